@@ -1,0 +1,84 @@
+"""A hundred writes at the same time on one checkpoint, as a fan-out with `Send` makes them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import defaultdict
+
+from langchain_core.messages import AIMessage
+
+from benches.harness import (
+    Mismatch,
+    Run,
+    Timer,
+    begin,
+    choose,
+    do_superstep,
+    rotations,
+    scratch,
+)
+from benches.options import Benchmark, Options, parser, run
+from benches.report import Figure, Target, milliseconds
+from benches.savers import HOLDFAST_SQLITE, Peer, Saver
+from benches.words import Writer
+from benches.workloads import chat
+
+TASKS = 100
+ROUNDS = 10
+MEASURE = f"{TASKS} aput_writes"
+
+
+async def fan_out(saver: Saver, done: Run, writer: Writer) -> float:
+    """Write from a hundred tasks to the newest checkpoint, compare, and give the seconds."""
+    config = done.head.config
+    messages = [AIMessage(writer.text(500), id=writer.uuid()) for _ in range(TASKS)]
+    writes = [(writer.uuid(), "messages", [message]) for message in messages]
+    seconds: list[float] = []
+    with Timer(seconds):
+        await asyncio.gather(
+            *(
+                saver.aput_writes(config, [(channel, value)], task)
+                for task, channel, value in writes
+            )
+        )
+    found = await saver.aget_tuple(config)
+    wanted = sorted(done.head.writes + writes, key=lambda item: item[0])
+    if found is None or [tuple(each) for each in found.pending_writes or ()] != wanted:
+        raise Mismatch("the writes read are not those that were put")
+    return seconds[0]
+
+
+async def measure_once(peer: Peer, options: Options, seed: int) -> list[float]:
+    """Fan out from each checkpoint of a short chat."""
+    writer = Writer(seed)
+    workload = chat(ROUNDS)
+    seconds = []
+    gc.collect()
+    with scratch(options.folder) as path:
+        async with peer.open(path) as saver:
+            done = begin(saver, workload)
+            for step, superstep in enumerate(workload.supersteps):
+                await do_superstep(saver, done, superstep, step)
+                seconds.append(await fan_out(saver, done, writer))
+    return seconds
+
+
+async def measure(options: Options) -> list[Figure]:
+    """Measure every saver in turn, several times."""
+    collected: dict[str, list[float]] = defaultdict(list)
+    peers = choose(options.savers)
+    for number, peer in enumerate(rotations(peers, options.repetitions or 5)):
+        collected[peer.name] += await measure_once(peer, options, number)
+    return [
+        Figure("fan-out", saver, MEASURE, milliseconds(seconds), "ms")
+        for saver, seconds in collected.items()
+    ]
+
+
+BENCHMARK = Benchmark(
+    f"{TASKS} concurrent aput_writes", measure, (Target(MEASURE, HOLDFAST_SQLITE, 10),)
+)
+
+if __name__ == "__main__":
+    run([BENCHMARK], parser(__doc__))

@@ -1,0 +1,145 @@
+"""Figures, the targets they are held against, and how both are shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sqlite3
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("holdfast", "langgraph", "langgraph-checkpoint", "langgraph-checkpoint-sqlite")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number."""
+
+    case: str
+    saver: str
+    measure: str
+    value: float
+    unit: str
+
+    def shown(self) -> str:
+        """Give the number with its unit, as people read it."""
+        if self.unit == "bytes":
+            return f"{self.value / 1e6:.2f} MB"
+        return f"{self.value:.3g} {self.unit}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a saver should reach: at most so much, or at most so many times another saver."""
+
+    measure: str
+    saver: str
+    at_most: float
+    against: str | None = None
+    case: str | None = None
+
+    def verdicts(self, figures: Iterable[Figure]) -> list[Verdict]:
+        """Judge every case that has the figures."""
+        found = {(each.case, each.saver): each for each in figures if each.measure == self.measure}
+        verdicts = []
+        for (case, saver), figure in found.items():
+            if saver != self.saver or self.case not in (None, case):
+                continue
+            if self.against is None:
+                text = f"{figure.shown()}, at most {self.at_most:.3g} {figure.unit}"
+                reached = figure.value
+            else:
+                other = found.get((case, self.against))
+                if other is None:
+                    continue
+                reached = figure.value / other.value
+                text = (
+                    f"{figure.shown()} is {reached:.2f} times {self.against}'s {other.shown()}, "
+                    f"at most {self.at_most:.2f} times"
+                )
+            name = f"{case}: {self.measure}, {saver}"
+            verdicts.append(Verdict(name, text, reached, self.at_most, reached <= self.at_most))
+        return verdicts
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A target beside what was reached."""
+
+    name: str
+    text: str
+    reached: float
+    at_most: float
+    met: bool
+
+
+def milliseconds(seconds: Iterable[float]) -> float:
+    """Give the median, in milliseconds."""
+    return statistics.median(seconds) * 1000
+
+
+def machine() -> dict[str, object]:
+    """Describe where the figures come from."""
+    versions: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "sqlite": sqlite3.sqlite_version,
+        **versions,
+    }
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """Show one case: a row for each saver, a column for each measure."""
+    savers = list(dict.fromkeys(each.saver for each in figures))
+    measures = list(dict.fromkeys(each.measure for each in figures))
+    shown = {(each.saver, each.measure): each.shown() for each in figures}
+    rows = [["", *measures]]
+    rows += [[saver, *(shown.get((saver, each), "-") for each in measures)] for saver in savers]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def judge(figures: Sequence[Figure], targets: Iterable[Target]) -> list[Verdict]:
+    """Hold the figures against the targets."""
+    return [verdict for target in targets for verdict in target.verdicts(figures)]
+
+
+def show(title: str, figures: Sequence[Figure], targets: Iterable[Target]) -> list[Verdict]:
+    """Print a benchmark's tables, then its targets, met or missed."""
+    print(f"\n## {title}")
+    for case in dict.fromkeys(each.case for each in figures):
+        print(f"\n{case}\n{table([each for each in figures if each.case == case])}")
+    verdicts = judge(figures, targets)
+    if verdicts:
+        print()
+    for verdict in verdicts:
+        print(f"{'met   ' if verdict.met else 'MISSED'}  {verdict.name}: {verdict.text}")
+    sys.stdout.flush()
+    return verdicts
+
+
+def save(path: Path, figures: Sequence[Figure], verdicts: Sequence[Verdict]) -> None:
+    """Write everything as JSON."""
+    everything = {
+        "machine": machine(),
+        "figures": [asdict(each) for each in figures],
+        "targets": [asdict(each) for each in verdicts],
+    }
+    path.write_text(json.dumps(everything, indent=1, ensure_ascii=False), encoding="utf-8")

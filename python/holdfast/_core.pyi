@@ -1,0 +1,175 @@
+"""The Rust core: splitting, hashing, compression, and the cache of what is stored.
+
+Ids of chunks are 16 bytes. What a serializer made of a value is a pair of tag and bytes.
+"""
+
+from collections.abc import Sequence
+from typing import Final, TypeAlias, final
+
+__all__ = [
+    "FORMAT",
+    "RELEASE",
+    "Core",
+    "CoreError",
+    "Draft",
+    "FormatError",
+    "IntegrityError",
+    "Keys",
+    "MissingChunk",
+    "Reader",
+    "Record",
+    "Write",
+    "escape",
+    "references",
+    "unescape",
+]
+
+_Typed: TypeAlias = tuple[str, bytes]
+_Version: TypeAlias = str | int | float
+
+FORMAT: Final[int]
+"""The newest storage format that is read, and the one that is written."""
+RELEASE: Final[bool]
+"""Whether the extension was built with optimisations."""
+
+class CoreError(Exception): ...
+class IntegrityError(CoreError): ...
+class FormatError(CoreError): ...
+class MissingChunk(IntegrityError): ...
+
+@final
+class Core:
+    """Splits, hashes, compresses, and caches what it has seen. One per saver."""
+
+    def __new__(cls, *, cache_bytes: int, compression: str) -> Core: ...
+    def draft_checkpoint(
+        self,
+        thread_id: str,
+        checkpoint_ns: str,
+        checkpoint_id: str,
+        parent_id: str | None,
+        metadata: _Typed,
+        skeleton: _Typed,
+        channels: Sequence[tuple[str, _Version | None, _Typed | bool | None]],
+        versions_seen: Sequence[tuple[str, dict[str, _Version]]],
+        parent: Record | None,
+    ) -> Draft:
+        """Plan the commit of a checkpoint.
+
+        A channel's value is what the serializer made of it, None where the channel is
+        empty, or True where it is what `parent` holds.
+        """
+    def draft_writes(self, thread_id: str, entries: Sequence[tuple[str, str, _Typed]]) -> Draft:
+        """Plan the commit of pending writes: channel, task path, and value."""
+    def reader(self, thread_id: str) -> Reader:
+        """Begin a read of one thread."""
+    def cached_record(
+        self, thread_id: str, checkpoint_ns: str, checkpoint_id: str
+    ) -> Record | None:
+        """A record that was put or read here lately."""
+    def forget(self, thread_id: str) -> None:
+        """Forget all of a thread."""
+    def discard(self, thread_id: str, ids: Sequence[bytes]) -> None:
+        """Forget chunks that were removed from the store."""
+    def lacking(self, thread_id: str, ids: Sequence[bytes]) -> list[bytes]:
+        """Of these ids those that the cache lacks."""
+    def with_parent(self, record: bytes, parent_id: str | None) -> bytes:
+        """The same record with another parent, or none."""
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that the cache holds, as accounted."""
+
+@final
+class Draft:
+    """What a commit sends, with the bytes that its values had when it was planned."""
+
+    @property
+    def sealed(self) -> list[bytes]:
+        """The record, or the pending writes in the order in which they were given."""
+    @property
+    def chunks(self) -> list[tuple[bytes, bytes]]:
+        """New chunks: id and bytes, children before parents."""
+    @property
+    def frontier(self) -> list[bytes]:
+        """Ids that are not sent and must be stored already."""
+    def resend(self, missing: Sequence[bytes]) -> list[bytes]:
+        """Send these as well, and all that they refer to. Gives back those not at hand."""
+    def acknowledge(self) -> None:
+        """The store has acknowledged the commit: remember what is there now."""
+
+@final
+class Record:
+    """A checkpoint's record."""
+
+    @property
+    def parent_id(self) -> str | None: ...
+    def holds(self, channel: str, version: _Version) -> bool:
+        """Whether the channel is listed in this version, with or without a value."""
+    def versions(self) -> dict[str, _Version]: ...
+    def versions_seen(self) -> dict[str, dict[str, _Version]]: ...
+    def filled(self) -> list[str]:
+        """Names of the channels that have a value."""
+
+@final
+class Write:
+    """A pending write."""
+
+    @property
+    def channel(self) -> str: ...
+    @property
+    def task_path(self) -> str: ...
+
+@final
+class Reader:
+    """Gathers chunks and joins values."""
+
+    def record(self, stored: bytes) -> Record:
+        """Open the stored bytes of a checkpoint."""
+    def write(self, stored: bytes) -> Write:
+        """Open the stored bytes of a pending write."""
+    def missing(self, record: Record, channels: Sequence[str] | None = None) -> list[bytes]:
+        """Ids still to be fetched for a record: all of it, or the given channels alone."""
+    def missing_metadata(self, record: Record) -> list[bytes]:
+        """Ids still to be fetched for a record's metadata."""
+    def missing_write(self, write: Write) -> list[bytes]:
+        """Ids still to be fetched for a pending write."""
+    def add(self, chunks: Sequence[tuple[bytes, bytes]]) -> None:
+        """Give fetched chunks: id and stored bytes. They are proven by their ids."""
+    def metadata(self, record: Record) -> _Typed: ...
+    def skeleton(self, record: Record) -> _Typed: ...
+    def values(
+        self,
+        record: Record,
+        channels: Sequence[str] | None = None,
+        remember: str | None = None,
+    ) -> list[tuple[str, _Typed]]:
+        """Name and value of each channel that has one, or of the given ones.
+
+        With a namespace, the values are remembered to compare the next ones with.
+        """
+    def write_value(self, write: Write) -> _Typed: ...
+    def remember(self, record: Record, checkpoint_ns: str, checkpoint_id: str) -> None:
+        """Remember a record whose manifest was read, as the parent of what comes next."""
+
+@final
+class Keys:
+    """The key names below one prefix."""
+
+    def __new__(cls, prefix: str, *, cluster: bool = False) -> Keys: ...
+    def checkpoint(self, thread_id: str, checkpoint_ns: str, checkpoint_id: str) -> bytes: ...
+    def writes(self, thread_id: str, checkpoint_ns: str, checkpoint_id: str) -> bytes: ...
+    def index(self, thread_id: str, checkpoint_ns: str) -> bytes: ...
+    def blobs(self, thread_id: str) -> bytes: ...
+    def meta(self, thread_id: str) -> bytes: ...
+    def threads(self, thread_id: str) -> bytes: ...
+    def run(self, run_id: str) -> bytes: ...
+    def format(self) -> bytes: ...
+
+def escape(id: str) -> bytes:
+    """Escape an id for use in a key."""
+
+def unescape(escaped: bytes) -> str | None:
+    """The id that was escaped, or None for what `escape` never gives."""
+
+def references(stored: bytes) -> tuple[int, list[tuple[int, bytes]]]:
+    """The level of a stored object and what it refers to, as pairs of level and id."""

@@ -1,0 +1,304 @@
+"""The requests that a backend answers, a round trip each, and their replies.
+
+A backend knows ids, bytes and references between stored objects; it knows neither
+msgpack nor any type of LangGraph. What it must guarantee is said at each request.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from holdfast._core import references
+
+OPERATION_MEMORY = 600.0
+"""Seconds for which a thread remembers the operations done on it, longer than any retry."""
+
+Lacking: TypeAlias = Callable[[Sequence[bytes]], list[bytes]]
+"""Given chunk ids, those that the caller does not have."""
+
+
+def new_operation_id() -> bytes:
+    """An id for a mutation: 6 bytes of milliseconds, so that ids sort by time, 10 random ones."""
+    return (time.time_ns() // 1_000_000).to_bytes(6, "big") + secrets.token_bytes(10)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWrite:
+    """A pending write as it is stored, under its task and index."""
+
+    task_id: str
+    idx: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A checkpoint as it is stored, with its pending writes."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+    record: bytes
+    writes: Sequence[StoredWrite] = ()
+    chunks: dict[bytes, bytes] = field(default_factory=dict)
+    """Chunks that came along in the same round trip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Read one checkpoint, or the one with the greatest id → `Row | None`.
+
+    What the record and the writes refer to comes along, as far as the store can follow
+    references in one round trip.
+    """
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str | None
+    lacking: Lacking
+
+
+@dataclass(frozen=True, slots=True)
+class GetRecord:
+    """Read the bytes of one record → `bytes | None`."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """Read chunks → `dict` of those that exist, and of what they refer to if that is free."""
+
+    thread_id: str
+    ids: Sequence[bytes]
+    lacking: Lacking
+
+
+@dataclass(frozen=True, slots=True)
+class WritesOf:
+    """Read the pending writes of checkpoints → `dict[(ns, id), Sequence[StoredWrite]]`."""
+
+    thread_id: str
+    places: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a page of history ended."""
+
+    checkpoint_id: str
+    thread_id: str
+    checkpoint_ns: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Read checkpoints with their writes, greatest id first, after `cursor` → `list[Row]`."""
+
+    thread_id: str | None
+    checkpoint_ns: str | None
+    checkpoint_id: str | None
+    before: str | None
+    cursor: Cursor | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestors:
+    """Read a checkpoint (None: the head) and its parents, at most `limit` → `list[Row]`."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Store a checkpoint → `Missing`, empty when it is done.
+
+    In one atomic step: the chunks, the proof that every id of the frontier is there,
+    the record, the epoch. Missing chunks are named and nothing is stored. A repeated
+    operation changes nothing.
+    """
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+    parent_id: str | None
+    run_id: str | None
+    record: bytes
+    chunks: Sequence[tuple[bytes, bytes]]
+    frontier: Sequence[bytes]
+    operation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Store pending writes → `Missing`, as `Commit`.
+
+    A write of idx ≥ 0 that exists stays as it is; one of idx < 0 is replaced.
+    """
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+    writes: Sequence[StoredWrite]
+    chunks: Sequence[tuple[bytes, bytes]]
+    frontier: Sequence[bytes]
+    operation: bytes
+
+
+Missing: TypeAlias = list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Remove all of a thread → `None`."""
+
+    thread_id: str
+    operation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Copy all of a thread to another, in one atomic step → `None`."""
+
+    source_thread_id: str
+    target_thread_id: str
+    operation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RunThreads:
+    """Threads that these runs touched → `list[str]`; a hint, to be verified on use."""
+
+    run_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """All records of a thread → `(epoch, list[Row])`, without writes."""
+
+    thread_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Remove checkpoints with their writes, and replace records → `bool`.
+
+    False, and nothing done, when the epoch has moved. A record is replaced by one
+    without a parent, and only while it is as it was read: namespace, id, old bytes, new
+    bytes. A thread of which nothing remains is removed.
+    """
+
+    thread_id: str
+    epoch: int | None
+    checkpoints: Sequence[tuple[str, str]]
+    replaced: Sequence[tuple[str, str, bytes, bytes]]
+    operation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What records and writes of a thread refer to → `(epoch, set[(level, id)])`."""
+
+    thread_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkIds:
+    """Ids and levels of stored chunks, in id order → `list[(id, level)]`."""
+
+    thread_id: str
+    after: bytes
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Remove chunks → `bool`; False, and nothing done, when the epoch has moved."""
+
+    thread_id: str
+    ids: Sequence[bytes]
+    epoch: int
+
+
+Request: TypeAlias = (
+    Head
+    | GetRecord
+    | Chunks
+    | WritesOf
+    | Page
+    | Ancestors
+    | Commit
+    | Write
+    | Forget
+    | Copy
+    | RunThreads
+    | Census
+    | Remove
+    | Mark
+    | ChunkIds
+    | Discard
+)
+
+
+class Backend(ABC):
+    """A store. One object serves threads, event loops and processes after a fork."""
+
+    @abstractmethod
+    def setup(self) -> None:
+        """Create what is missing. Idempotent, and implied by first use."""
+
+    @abstractmethod
+    async def asetup(self) -> None:
+        """As `setup`."""
+
+    @abstractmethod
+    def execute(self, request: Request) -> Any:
+        """Answer a request, blocking."""
+
+    @abstractmethod
+    async def aexecute(self, request: Request) -> Any:
+        """Answer a request without blocking the event loop."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what was opened. Idempotent."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """As `close`."""
+
+    @abstractmethod
+    def after_fork(self) -> None:
+        """In a forked child: drop what the parent opened, unused and unclosed."""
+
+
+def follow(
+    stored: Iterable[bytes],
+    lacking: Lacking,
+    fetch: Callable[[Sequence[bytes]], dict[bytes, bytes]],
+) -> dict[bytes, bytes]:
+    """Everything that stored objects refer to, directly or not, and the caller lacks.
+
+    For stores that can look up chunks without a round trip each.
+    """
+    found: dict[bytes, bytes] = {}
+    front = list(stored)
+    known: set[bytes] = set()
+    while front:
+        ids = {id for data in front for _, id in references(data)[1]} - known
+        known |= ids
+        fetched = fetch(lacking(list(ids)))
+        found |= fetched
+        front = list(fetched.values())
+    return found

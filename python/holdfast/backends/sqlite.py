@@ -1,0 +1,390 @@
+"""One SQLite file: write-ahead log, one writer at a time with grouped commits, readers apart.
+
+Changes that wait at the same moment become one transaction, each in a savepoint of its
+own, so that they share one flush to disk and fail alone. Whoever comes first does the
+work of all: a calling thread, or for event loops a thread of the backend's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from holdfast.backends.base import Backend, Commit, Request, Write
+from holdfast.backends.sqlite_errors import translate
+from holdfast.backends.sqlite_requests import LAYOUT, Requests
+from holdfast.errors import ConfigurationError, FormatTooNew, StoreUnavailable
+from holdfast.options import Options
+
+MEMORY = ":memory:"
+_READERS = 4
+_CACHED_STATEMENTS = 256
+# Connections of a parent process: closing them in a child would drop the parent's locks.
+_inherited: list[object] = []
+
+
+class Source(Protocol):
+    """Where connections come from."""
+
+    is_shared: bool
+    """Whether there is but one connection, for reads and writes alike."""
+    name: str
+
+    def open(self) -> sqlite3.Connection: ...
+    def release(self, connection: sqlite3.Connection) -> None: ...
+    def after_fork(self, inherited: sqlite3.Connection | None) -> sqlite3.Connection | None: ...
+
+
+class File:
+    """A database file, or a database in memory."""
+
+    def __init__(self, path: str | os.PathLike[str], options: Options) -> None:
+        self.name = os.fspath(path)
+        self.is_shared = self.name == MEMORY
+        self._options = options
+
+    def open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.name,
+            timeout=self._options.retry_budget,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_CACHED_STATEMENTS,
+        )
+        try:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            self._enter_wal(connection)
+            connection.execute(f"PRAGMA synchronous = {self._options.synchronous}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _enter_wal(self, connection: sqlite3.Connection) -> None:
+        # The change of mode does not wait for other connections by itself.
+        deadline = time.monotonic() + self._options.retry_budget
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
+            else:
+                return
+
+    def release(self, connection: sqlite3.Connection) -> None:
+        connection.close()
+
+    def after_fork(self, inherited: sqlite3.Connection | None) -> sqlite3.Connection | None:
+        # A database in memory was copied with the process; a file must be opened anew.
+        if not self.is_shared or inherited is None:
+            return None
+        if inherited.in_transaction:
+            inherited.execute("ROLLBACK")
+        return inherited
+
+
+class Injected:
+    """A connection that the caller opened and will close."""
+
+    is_shared = True
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection: sqlite3.Connection | None = connection
+        self.name = "the given connection"
+
+    def open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise ConfigurationError(
+                "SQLite: the saver's connection was opened by the parent of this process, and "
+                "SQLite forbids to use it here. Give the saver a path instead of a connection."
+            )
+        return self._connection
+
+    def release(self, connection: sqlite3.Connection) -> None:
+        pass
+
+    def after_fork(self, inherited: sqlite3.Connection | None) -> sqlite3.Connection | None:
+        _inherited.append(self._connection)
+        self._connection = None
+        return None
+
+
+class _Job:
+    """A request on its way: its outcome, and the future of a loop that waits for it."""
+
+    __slots__ = ("done", "error", "future", "reply", "request")
+
+    def __init__(
+        self, request: Request | None, future: asyncio.Future[Any] | None = None
+    ) -> None:
+        self.request = request
+        self.future = future
+        self.done = False
+        self.reply: Any = None
+        self.error: Exception | None = None
+
+    def finish(self) -> None:
+        self.done = True
+        if self.future is not None:
+            # A loop that has ended waits for nothing any more.
+            with suppress(RuntimeError):
+                self.future.get_loop().call_soon_threadsafe(self._settle, self.future)
+
+    def _settle(self, future: asyncio.Future[Any]) -> None:
+        if future.done():
+            return  # cancelled: what was asked for is done all the same
+        if self.error is not None:
+            future.set_exception(self.error)
+        else:
+            future.set_result(self.reply)
+
+    def outcome(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.reply
+
+
+class SqliteBackend(Backend):
+    """Keeps threads in tables of one SQLite database."""
+
+    def __init__(self, source: Source, options: Options) -> None:
+        self._source = source
+        self._options = options
+        self._requests = Requests(options.table)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._waiting: deque[_Job] = deque()
+        self._leading = threading.Lock()
+        self._pooling = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+        self._readers: list[sqlite3.Connection] = []
+        self._is_created = False
+        self._executor: ThreadPoolExecutor | None = None
+        self._is_led = False
+
+    # --- the interface ---
+
+    def setup(self) -> None:
+        self._change(_Job(None))
+
+    async def asetup(self) -> None:
+        await self._achange(None)
+
+    def execute(self, request: Request) -> Any:
+        if type(request) in self._requests.reads and not self._source.is_shared:
+            return self._read(request)
+        return self._change(_Job(request))
+
+    async def aexecute(self, request: Request) -> Any:
+        if type(request) in self._requests.reads and not self._source.is_shared:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads(), self._read, request)
+        return await self._achange(request)
+
+    def close(self) -> None:
+        executor = self._executor
+        if executor is not None:
+            executor.shutdown(wait=True)
+        with self._leading, self._pooling:
+            for connection in self._readers:
+                connection.close()
+            if self._writer is not None:
+                self._source.release(self._writer)
+            self._readers, self._writer, self._executor = [], None, None
+            self._is_created = False
+
+    async def aclose(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.close)
+
+    def after_fork(self) -> None:
+        _inherited.append((self._writer, self._readers, self._executor))
+        writer = self._source.after_fork(self._writer)
+        self._reset()
+        self._writer = writer
+
+    # --- reading ---
+
+    def _read(self, request: Request) -> Any:
+        if not self._is_created:
+            self._change(_Job(None))
+        with translate(self._source.name, request):
+            connection = self._reader()
+            try:
+                cursor = connection.cursor()
+                cursor.execute("BEGIN")
+                try:
+                    return self._requests.reads[type(request)](cursor, request)
+                finally:
+                    cursor.execute("COMMIT")
+            except sqlite3.Error:
+                connection.close()
+                raise
+            finally:
+                self._give_back(connection)
+
+    def _reader(self) -> sqlite3.Connection:
+        with self._pooling:
+            if self._readers:
+                return self._readers.pop()
+        return self._source.open()
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        with self._pooling:
+            if self._is_created and len(self._readers) < 2 * _READERS:
+                self._readers.append(connection)
+                return
+        connection.close()
+
+    def _threads(self) -> ThreadPoolExecutor:
+        with self._pooling:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(
+                    max_workers=1 + _READERS, thread_name_prefix="holdfast-sqlite"
+                )
+            return self._executor
+
+    # --- changing ---
+
+    def _change(self, job: _Job) -> Any:
+        """Wait in line; whoever holds the lead works off the whole line."""
+        self._waiting.append(job)
+        with self._leading:
+            if not job.done:
+                self._work_off()
+        return job.outcome()
+
+    async def _achange(self, request: Request | None) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Job(request, future))
+        threads = self._threads()
+        with self._pooling:
+            is_led, self._is_led = self._is_led, True
+        if not is_led:
+            threads.submit(self._lead)
+        return await future
+
+    def _lead(self) -> None:
+        """Work off the line in a thread of the backend's own."""
+        while True:
+            with self._leading:
+                self._work_off()
+            with self._pooling:
+                if not self._waiting:
+                    self._is_led = False
+                    return
+
+    def _work_off(self) -> None:
+        jobs: list[_Job] = []
+        while self._waiting:
+            jobs.append(self._waiting.popleft())
+        if not jobs:
+            return
+        try:
+            self._transact(jobs)
+        except Exception as error:  # noqa: BLE001 - each waiting caller gets it
+            for job in jobs:
+                job.error = job.error or error
+        except BaseException:
+            for job in jobs:
+                job.error = job.error or StoreUnavailable(
+                    f"SQLite, {self._source.name}: the thread that was writing was interrupted. "
+                    "Whether the request was stored is unknown; repeating it is safe."
+                )
+            raise
+        finally:
+            for job in jobs:
+                job.finish()
+
+    def _transact(self, jobs: list[_Job]) -> None:
+        """Answer requests in one transaction: all flushed together, each failing alone."""
+        with translate(self._source.name, jobs[0].request):
+            connection = self._opened()
+            cursor = connection.cursor()
+            cursor.row_factory = None
+            try:
+                self._begin(connection, cursor)
+                for job in jobs:
+                    if job.request is not None:
+                        self._answer(cursor, job)
+                self._commit(connection, cursor)
+            except BaseException:
+                self._abandon(connection)
+                raise
+
+    def _answer(self, cursor: sqlite3.Cursor, job: _Job) -> None:
+        request = job.request
+        answers = self._requests
+        kind = type(request)
+        cursor.execute("SAVEPOINT request")
+        try:
+            with translate(self._source.name, request):
+                if kind in answers.reads:
+                    job.reply = answers.reads[kind](cursor, request)
+                else:
+                    job.reply = answers.changes[kind](cursor, request)
+        except Exception as error:  # its caller gets it, its neighbours go on
+            if not cursor.connection.in_transaction:
+                raise  # SQLite rolled all of it back, for want of room for example
+            job.error = error
+        lacks_chunks = isinstance(request, (Commit, Write)) and job.reply
+        if job.error is not None or lacks_chunks:
+            cursor.execute("ROLLBACK TO request")
+        cursor.execute("RELEASE request")
+
+    def _opened(self) -> sqlite3.Connection:
+        """The writer's connection, its tables there."""
+        if self._writer is None:
+            self._writer = self._source.open()
+        if not self._is_created:
+            cursor = self._writer.cursor()
+            cursor.row_factory = None
+            self._begin(self._writer, cursor)
+            try:
+                found = self._requests.stored_layout(cursor)
+                if found is not None and found > LAYOUT:
+                    raise FormatTooNew(
+                        f"{self._source.name}: tables of layout {found}, this version of "
+                        f"holdfast reads up to {LAYOUT}. Upgrade holdfast to use them."
+                    )
+                self._requests.create(cursor)
+                self._commit(self._writer, cursor)
+            except BaseException:
+                self._abandon(self._writer)
+                raise
+            self._is_created = True
+        return self._writer
+
+    def _begin(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor) -> None:
+        # A given connection may be in a transaction by its own settings.
+        if not connection.in_transaction:
+            cursor.execute("BEGIN IMMEDIATE")
+
+    def _commit(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor) -> None:
+        if getattr(connection, "autocommit", None) is False:
+            connection.commit()
+        elif connection.in_transaction:
+            cursor.execute("COMMIT")
+
+    def _abandon(self, connection: sqlite3.Connection) -> None:
+        # The error that led here is the one to report.
+        with suppress(sqlite3.Error):
+            if getattr(connection, "autocommit", None) is False:
+                connection.rollback()
+            elif connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+
+def path_of(name: str) -> str:
+    """A path as given, or `:memory:`; relative paths are taken from here, once."""
+    return name if name == MEMORY or name.startswith("file:") else str(Path(name).absolute())

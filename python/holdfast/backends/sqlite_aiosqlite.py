@@ -1,0 +1,71 @@
+"""A given aiosqlite connection: requests run in the connection's own thread."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from holdfast.backends.base import Backend, Request
+from holdfast.backends.sqlite import Injected, SqliteBackend
+from holdfast.errors import ConfigurationError
+from holdfast.options import Options
+
+
+def is_aiosqlite(connection: object) -> bool:
+    """Whether this is an aiosqlite connection; the library need not be installed."""
+    return type(connection).__module__.split(".")[0] == "aiosqlite"
+
+
+class AiosqliteBackend(Backend):
+    """Works through the loop that opened the connection; sync calls come from other threads."""
+
+    def __init__(self, connection: Any, options: Options) -> None:
+        self._connection = connection
+        self._options = options
+        self._inner: SqliteBackend | None = None
+        try:
+            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None
+
+    def _opened(self) -> SqliteBackend:
+        if self._inner is None:
+            self._inner = SqliteBackend(Injected(self._connection._conn), self._options)
+        return self._inner
+
+    def setup(self) -> None:
+        self._wait(self.asetup())
+
+    async def asetup(self) -> None:
+        await self._connection._execute(lambda: self._opened().setup())
+
+    def execute(self, request: Request) -> Any:
+        return self._wait(self.aexecute(request))
+
+    async def aexecute(self, request: Request) -> Any:
+        self._loop = self._loop or asyncio.get_running_loop()
+        return await self._connection._execute(lambda: self._opened().execute(request))
+
+    def _wait(self, work: Any) -> Any:
+        try:
+            is_own = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            is_own = False
+        if is_own or self._loop is None or self._loop.is_closed():
+            work.close()
+            raise ConfigurationError(
+                "a sync method of a saver with an aiosqlite connection was called "
+                + ("on its event loop's own thread" if is_own else "while its event loop is not running")
+                + ". Use the async method, or give the saver a path: it then serves both sides."
+            )
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def close(self) -> None:
+        """Nothing: the connection is its opener's to close."""
+
+    async def aclose(self) -> None:
+        """As `close`."""
+
+    def after_fork(self) -> None:
+        if self._inner is not None:
+            self._inner.after_fork()

@@ -1,0 +1,89 @@
+"""SQLite's errors as those of holdfast, each with its remedy."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from holdfast.errors import (
+    CheckpointCorrupted,
+    ConfigurationError,
+    HoldfastError,
+    StoreFull,
+    StoreTimeout,
+    StoreUnavailable,
+)
+
+# What SQLite says, for what to raise and the remedy. Python 3.10 gives no error codes.
+_BY_MESSAGE: tuple[tuple[str, type[HoldfastError], str], ...] = (
+    (
+        "database or disk is full",
+        StoreFull,
+        "Nothing of the request was stored, what was stored before is sound. Free disk "
+        "space, or prune threads.",
+    ),
+    (
+        "is locked",
+        StoreTimeout,
+        "Another connection held the write lock for longer than retry_budget. Find what "
+        "keeps a transaction open on this file, or raise retry_budget.",
+    ),
+    (
+        "unable to open database file",
+        StoreUnavailable,
+        "Create its directory, and let this process write to the file and the directory.",
+    ),
+    (
+        "readonly database",
+        StoreUnavailable,
+        "Let this process write to the file, to its -wal and -shm files and to the directory.",
+    ),
+    (
+        "file is not a database",
+        StoreUnavailable,
+        "Another file was named, or this one was overwritten. Name another path.",
+    ),
+    (
+        "malformed",
+        CheckpointCorrupted,
+        "The file is damaged. Keep a copy, run sqlite3's .recover on it, or restore a backup.",
+    ),
+    (
+        "disk I/O error",
+        StoreUnavailable,
+        "The file system refused to read or write: check quotas, limits and the disk. "
+        "Whether the request was stored is unknown.",
+    ),
+    (
+        "same thread",
+        ConfigurationError,
+        "Open the connection with check_same_thread=False: holdfast sees to it that one "
+        "call uses it at a time.",
+    ),
+    (
+        "closed database",
+        StoreUnavailable,
+        "The connection that was given to the saver is closed. Keep it open for as long as "
+        "the saver is used.",
+    ),
+)
+
+
+@contextmanager
+def translate(name: str, request: Any) -> Iterator[None]:
+    """Raise SQLite's errors as holdfast's, naming the database and the thread."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        message = str(error)
+        thread_id = getattr(request, "thread_id", None)
+        where = name if thread_id is None else f"{name}, thread {thread_id!r}"
+        for text, kind, remedy in _BY_MESSAGE:
+            if text in message:
+                raise kind(f"SQLite, {where}: {message}. {remedy}") from error
+        raise StoreUnavailable(
+            f"SQLite, {where}: {message}. Check that the file is one of holdfast's and that "
+            "no other program changed its tables."
+        ) from error

@@ -1,0 +1,44 @@
+"""Run steps against a backend: the only place where sync and async differ."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import closing
+from typing import Any, TypeVar
+
+from holdfast.backends.base import Request
+
+T = TypeVar("T")
+Steps = Generator[Request, Any, T]
+
+
+def drive(steps: Steps[T], execute: Callable[[Request], Any]) -> T:
+    """Run `steps` to the end; `execute` makes one round trip for each request."""
+    with closing(steps):
+        try:
+            request = next(steps)
+            while True:
+                try:
+                    reply = execute(request)
+                except Exception as error:
+                    request = steps.throw(error)
+                else:
+                    request = steps.send(reply)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+async def adrive(steps: Steps[T], execute: Callable[[Request], Awaitable[Any]]) -> T:
+    """As `drive`, awaiting each round trip. Cancelling closes the steps."""
+    with closing(steps):
+        try:
+            request = next(steps)
+            while True:
+                try:
+                    reply = await execute(request)
+                except Exception as error:
+                    request = steps.throw(error)
+                else:
+                    request = steps.send(reply)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]

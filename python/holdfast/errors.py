@@ -1,0 +1,76 @@
+"""What can go wrong, by what the caller can do about it.
+
+Every error names what failed, on what, and the remedy; the driver's exception is its
+cause. Not found is never an error, and an error is never taken for not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from holdfast import _core
+
+
+class HoldfastError(Exception):
+    """Base of all errors of holdfast."""
+
+
+class StoreUnavailable(HoldfastError):
+    """The store cannot be reached, opened or written."""
+
+
+class StoreFull(HoldfastError):
+    """The store has no room. Nothing of the refused request was stored."""
+
+
+class StoreTimeout(HoldfastError):
+    """The store did not answer within the retry budget."""
+
+
+class CheckpointCorrupted(HoldfastError):
+    """Stored bytes are damaged or missing. Other checkpoints are not affected."""
+
+
+class ThreadDeleted(HoldfastError):
+    """The thread was deleted while a run was in flight; its late writes are refused."""
+
+
+class FormatTooNew(HoldfastError):
+    """A newer version of holdfast wrote this: upgrade holdfast here."""
+
+
+class ConfigurationError(HoldfastError, ValueError):
+    """A URL, an option or an argument is not one that exists; the message lists those that do."""
+
+
+@contextmanager
+def reading(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> Iterator[None]:
+    """Turn what the core finds wrong with stored bytes into the public errors."""
+    try:
+        yield
+    except _core.FormatError as error:
+        place = describe(thread_id, checkpoint_ns, checkpoint_id)
+        raise FormatTooNew(f"{place}: {error}. Upgrade holdfast to read it.") from error
+    except _core.IntegrityError as error:
+        raise corrupted(thread_id, checkpoint_ns, checkpoint_id, str(error)) from error
+    except _core.CoreError as error:
+        raise HoldfastError(str(error)) from error
+
+
+def corrupted(
+    thread_id: str, checkpoint_ns: str, checkpoint_id: str | None, what: str
+) -> CheckpointCorrupted:
+    """The error for damaged bytes of one checkpoint."""
+    return CheckpointCorrupted(
+        f"{describe(thread_id, checkpoint_ns, checkpoint_id)}: {what}. Restore it from a backup, "
+        "or go on from an earlier checkpoint of the thread."
+    )
+
+
+def describe(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> str:
+    """Name a checkpoint in a message."""
+    return (
+        f"thread {thread_id!r}, namespace {checkpoint_ns!r}, "
+        f"checkpoint {checkpoint_id if checkpoint_id is not None else 'latest'!r}"
+    )

@@ -1,0 +1,88 @@
+"""From a URL, a mapping or the environment to a saver."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from holdfast.backends.sqlite import MEMORY
+from holdfast.errors import ConfigurationError
+from holdfast.saver import Saver
+from holdfast.savers import MemorySaver, SqliteSaver
+
+
+def _memory(rest: str, **options: Any) -> Saver:
+    if rest.strip("/"):
+        raise ConfigurationError("memory:// takes no path")
+    return MemorySaver(**options)
+
+
+def _sqlite(rest: str, **options: Any) -> Saver:
+    # As elsewhere: sqlite:///relative, sqlite:////absolute.
+    host, _, path = rest.partition("/")
+    if host:
+        raise ConfigurationError(
+            f"sqlite://{host}/… names a host; three slashes begin a relative path "
+            "(sqlite:///state.db), four an absolute one"
+        )
+    return SqliteSaver(unquote(path) or MEMORY, **options)
+
+
+_SCHEMES: dict[str, Callable[..., Saver]] = {"memory": _memory, "sqlite": _sqlite}
+# The values of CHECKPOINTER_TYPE, and the URL that each means without a DATABASE_URL.
+_TYPES = {"memory": "memory://", "sqlite": "sqlite:///holdfast.db", "file": "sqlite:///holdfast.db"}
+
+
+def open(url: str | None = None, **options: Any) -> Saver:  # noqa: A001 - the public name
+    """A saver for the store that a URL names.
+
+    Args:
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:` or
+            `memory://`; options may follow as a query (`?cache_bytes=0`). Without a URL
+            the environment decides: `HOLDFAST_URL`, else `CHECKPOINTER_TYPE` (memory,
+            sqlite or file) with `DATABASE_URL`.
+        options: `serde`, and those of `holdfast.Options`; they win over the query.
+
+    Returns:
+        A saver to be used as it is, under `with`, or under `async with`. Nothing is
+        opened before first use.
+
+    Raises:
+        ConfigurationError: The scheme or an option does not exist.
+    """
+    url = _from_environment() if url is None else url
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _SCHEMES:
+        named = f"{scheme!r}" if separator else "none"
+        raise ConfigurationError(
+            f"the URL's scheme is {named}; there are: "
+            f"{', '.join(f'{known}://' for known in sorted(_SCHEMES))}"
+        )
+    query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    return _SCHEMES[scheme](rest.split("?", 1)[0], **{**query, **options})
+
+
+def from_config(config: Mapping[str, Any]) -> Saver:
+    """A saver from a mapping: `url`, and the options of `open`."""
+    options = dict(config)
+    return open(options.pop("url", None), **options)
+
+
+def _from_environment() -> str:
+    environ = os.environ
+    if url := environ.get("HOLDFAST_URL"):
+        return url
+    kind = environ.get("CHECKPOINTER_TYPE", "").lower()
+    if not kind:
+        raise ConfigurationError(
+            "no URL was given: call holdfast.open(url), or set HOLDFAST_URL, "
+            f"or CHECKPOINTER_TYPE to one of {', '.join(sorted(_TYPES))}"
+        )
+    if kind not in _TYPES:
+        raise ConfigurationError(
+            f"CHECKPOINTER_TYPE is {kind!r}; there are: {', '.join(sorted(_TYPES))}"
+        )
+    url = environ.get("DATABASE_URL", "")
+    return url if kind != "memory" and url else _TYPES[kind]

@@ -1,0 +1,151 @@
+//! The first bytes of a msgpack object: what it is and how far it reaches.
+//!
+//! Source of the format: <https://github.com/msgpack/msgpack/blob/master/spec.md>
+
+/// What follows a marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A scalar, string or binary: nothing nested.
+    Flat,
+    /// So many items follow.
+    Array(u32),
+    /// So many pairs of key and value follow.
+    Map(u32),
+    /// An extension object with this code.
+    Ext(i8),
+}
+
+/// A marker with its length fields read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marker {
+    pub kind: Kind,
+    /// Bytes of the marker and its length fields.
+    pub header: usize,
+    /// Bytes of content that belong to the object itself; 0 for containers.
+    pub body: usize,
+}
+
+fn be(bytes: &[u8], at: usize, width: usize) -> Option<usize> {
+    let field = bytes.get(at..at.checked_add(width)?)?;
+    Some(field.iter().fold(0, |n, b| (n << 8) | usize::from(*b)))
+}
+
+/// Read the marker at `at`; `None` where the bytes end too early or are no msgpack.
+///
+/// The content is not checked to be there: see [`skip`].
+#[inline]
+pub fn read(bytes: &[u8], at: usize) -> Option<Marker> {
+    let first = *bytes.get(at)?;
+    let flat = |header, body| Marker {
+        kind: Kind::Flat,
+        header,
+        body,
+    };
+    let array = |header, n: usize| Marker {
+        kind: Kind::Array(n as u32),
+        header,
+        body: 0,
+    };
+    let map = |header, n: usize| Marker {
+        kind: Kind::Map(n as u32),
+        header,
+        body: 0,
+    };
+    let ext = |header: usize, body| {
+        let code = *bytes.get(at + header - 1)?;
+        Some(Marker {
+            kind: Kind::Ext(code as i8),
+            header,
+            body,
+        })
+    };
+    Some(match first {
+        0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => flat(1, 0),
+        0x80..=0x8f => map(1, usize::from(first & 0x0f)),
+        0x90..=0x9f => array(1, usize::from(first & 0x0f)),
+        0xa0..=0xbf => flat(1, usize::from(first & 0x1f)),
+        0xc1 => return None,
+        0xc4 | 0xd9 => flat(2, be(bytes, at + 1, 1)?),
+        0xc5 | 0xda => flat(3, be(bytes, at + 1, 2)?),
+        0xc6 | 0xdb => flat(5, be(bytes, at + 1, 4)?),
+        0xc7 => return ext(3, be(bytes, at + 1, 1)?),
+        0xc8 => return ext(4, be(bytes, at + 1, 2)?),
+        0xc9 => return ext(6, be(bytes, at + 1, 4)?),
+        0xcc | 0xd0 => flat(1, 1),
+        0xcd | 0xd1 => flat(1, 2),
+        0xca | 0xce | 0xd2 => flat(1, 4),
+        0xcb | 0xcf | 0xd3 => flat(1, 8),
+        0xd4..=0xd8 => return ext(2, 1 << (first - 0xd4)),
+        0xdc => array(3, be(bytes, at + 1, 2)?),
+        0xdd => array(5, be(bytes, at + 1, 4)?),
+        0xde => map(3, be(bytes, at + 1, 2)?),
+        0xdf => map(5, be(bytes, at + 1, 4)?),
+    })
+}
+
+/// The offset just behind the object at `at`; `None` where it is not whole.
+///
+/// Iterative, so nesting cannot exhaust the stack; every object takes at least a
+/// byte, so lying lengths end at the end of the bytes.
+#[inline]
+pub fn skip(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut at = at;
+    let mut open: u64 = 1;
+    while open > 0 {
+        let marker = read(bytes, at)?;
+        at = at.checked_add(marker.header)?.checked_add(marker.body)?;
+        if at > bytes.len() {
+            return None;
+        }
+        open -= 1;
+        open += match marker.kind {
+            Kind::Array(n) => u64::from(n),
+            Kind::Map(n) => 2 * u64::from(n),
+            Kind::Flat | Kind::Ext(_) => 0,
+        };
+    }
+    Some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skips_each_kind_of_object() {
+        for whole in [
+            &[0x00][..],
+            &[0xc0],
+            &[0xff],
+            &[0xa2, b'h', b'i'],
+            &[0xc4, 1, 9],
+            &[0xcb, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[0xd4, 5, 1],
+            &[0xd8, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[0xc7, 2, 5, 1, 2],
+            &[0x92, 0x81, 0xa1, b'k', 0x90, 0x01],
+            &[0xdc, 0, 2, 1, 2],
+            &[0xdf, 0, 0, 0, 1, 1, 2],
+        ] {
+            assert_eq!(skip(whole, 0), Some(whole.len()), "{whole:x?}");
+            for short in 0..whole.len() {
+                assert_eq!(skip(&whole[..short], 0), None, "{whole:x?} cut at {short}");
+            }
+        }
+        assert_eq!(skip(&[0xc1], 0), None);
+    }
+
+    #[test]
+    fn a_million_nested_arrays_do_not_recurse() {
+        let mut deep = vec![0x91; 1_000_000];
+        assert_eq!(skip(&deep, 0), None);
+        deep.push(0xc0);
+        assert_eq!(skip(&deep, 0), Some(deep.len()));
+    }
+
+    #[test]
+    fn a_lying_length_is_found_at_once() {
+        assert_eq!(skip(&[0xdd, 0xff, 0xff, 0xff, 0xff], 0), None);
+        assert_eq!(skip(&[0xc6, 0xff, 0xff, 0xff, 0xff, 0], 0), None);
+    }
+}

@@ -1,0 +1,4 @@
+//! msgpack on bytes alone.
+
+pub mod marker;
+pub mod scan;

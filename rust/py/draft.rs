@@ -1,0 +1,186 @@
+//! A planned commit, alive until the store has acknowledged it.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+
+use super::core::{memo, Shared};
+use super::error::guarded;
+use super::reader::to_id;
+use crate::error::Result;
+use crate::store::cache::{Loaded, Scope, Whole};
+use crate::store::chunk::{Id, Ref};
+use crate::store::draft::{self, Shipment};
+use crate::store::record::{Entry, Record};
+
+type Place = (Scope, Vec<u8>, Vec<u8>);
+type Plan = draft::Draft<PyBackedBytes>;
+
+fn seal_all(plan: &Plan, shipment: &Shipment, shared: &Shared) -> Result<Vec<(Id, Vec<u8>)>> {
+    shipment
+        .chunks
+        .iter()
+        .map(|id| Ok((*id, plan.seal(*id, shared.compression)?)))
+        .collect()
+}
+
+/// The record of a draft, to be remembered once it is stored.
+pub struct Placed {
+    pub place: Place,
+    pub record: Record,
+    pub entries: Vec<Entry>,
+}
+
+struct State {
+    shipment: Shipment,
+    chunks: Vec<(Id, Vec<u8>)>,
+    absent: HashSet<Id>,
+    placed: Option<Placed>,
+}
+
+/// What a commit sends. The bytes of its values are those of the time of the call.
+#[pyclass(frozen, module = "holdfast._core")]
+pub struct Draft {
+    shared: Arc<Shared>,
+    scope: Scope,
+    plan: Plan,
+    roots: Vec<Ref>,
+    sealed: Vec<Vec<u8>>,
+    memos: Vec<(Place, Vec<Id>)>,
+    state: Mutex<State>,
+}
+
+impl Draft {
+    pub fn new(
+        shared: Arc<Shared>,
+        scope: Scope,
+        plan: Plan,
+        roots: Vec<Ref>,
+        sealed: Vec<Vec<u8>>,
+        memos: Vec<(Place, Vec<Id>)>,
+        placed: Option<Placed>,
+    ) -> Result<Self> {
+        let absent = HashSet::new();
+        let shipment = {
+            let mut cache = shared.cache();
+            plan.ship(&roots, |id| cache.chunk(scope, id).is_some(), &absent)
+        };
+        let chunks = seal_all(&plan, &shipment, &shared)?;
+        let state = Mutex::new(State {
+            shipment,
+            chunks,
+            absent,
+            placed,
+        });
+        Ok(Self {
+            shared,
+            scope,
+            plan,
+            roots,
+            sealed,
+            memos,
+            state,
+        })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Draft {
+    /// The record, or the pending writes in the order in which they were given.
+    #[getter]
+    fn sealed<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.sealed
+            .iter()
+            .map(|stored| PyBytes::new(py, stored))
+            .collect()
+    }
+
+    /// New chunks: id and bytes, children before parents.
+    #[getter]
+    fn chunks<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+        let state = self.state();
+        let pair = |(id, chunk): &(Id, Vec<u8>)| (PyBytes::new(py, &id.0), PyBytes::new(py, chunk));
+        state.chunks.iter().map(pair).collect()
+    }
+
+    /// Ids that are not sent and must be stored already.
+    #[getter]
+    fn frontier<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.state()
+            .shipment
+            .frontier
+            .iter()
+            .map(|id| PyBytes::new(py, &id.0))
+            .collect()
+    }
+
+    /// The store lacks these: send them, and all that they refer to. Gives back those
+    /// whose bytes are not at hand.
+    fn resend<'py>(
+        &self,
+        py: Python<'py>,
+        missing: Vec<Bound<'py, PyBytes>>,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let ids = missing
+            .iter()
+            .map(|id| to_id(id))
+            .collect::<PyResult<Vec<_>>>()?;
+        let unknown = guarded(py, || {
+            self.shared.cache().forget(self.scope);
+            let mut state = self.state();
+            let (held, unknown): (Vec<Id>, Vec<Id>) =
+                ids.into_iter().partition(|id| self.plan.holds(*id));
+            state.absent.extend(held);
+            // What else the cache believed in is verified by the store as well.
+            let frontier: HashSet<Id> = state.shipment.frontier.iter().copied().collect();
+            let stored = |id| frontier.contains(&id);
+            state.shipment = self.plan.ship(&self.roots, stored, &state.absent);
+            state.chunks = seal_all(&self.plan, &state.shipment, &self.shared)?;
+            Ok(unknown)
+        })?;
+        Ok(unknown.iter().map(|id| PyBytes::new(py, &id.0)).collect())
+    }
+
+    /// The store has acknowledged the commit: remember what is there now.
+    fn acknowledge(&self, py: Python<'_>) -> PyResult<()> {
+        guarded(py, || {
+            let mut state = self.state();
+            let mut cache = self.shared.cache();
+            for id in &state.shipment.chunks {
+                if let Some(chunk) = self.plan.load(*id) {
+                    cache.keep_chunk(self.scope, *id, chunk);
+                }
+            }
+            for (place, ids) in &self.memos {
+                let leaves = ids
+                    .iter()
+                    .filter_map(|id| {
+                        let known = cache.chunk(self.scope, *id).or_else(|| self.plan.load(*id));
+                        match known? {
+                            Loaded::Leaf(bytes) => Some((*id, bytes)),
+                            Loaded::Node(_) => None,
+                        }
+                    })
+                    .collect();
+                cache.keep_memo(place.clone(), memo(leaves));
+            }
+            if let Some(Placed {
+                place,
+                record,
+                entries,
+            }) = state.placed.take()
+            {
+                let whole = Whole::new(record, entries, self.sealed[0].len());
+                cache.keep_record(place, Arc::new(whole));
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,34 @@
+//! The extension module `holdfast._core`: the only place that knows Python.
+
+mod core;
+mod draft;
+mod error;
+mod keys;
+mod reader;
+mod text;
+
+use pyo3::prelude::*;
+
+/// What holdfast's Python side calls; see `_core.pyi` for the signatures.
+// Nothing here was shown to be safe without the GIL yet.
+#[pymodule(gil_used = true)]
+mod _core {
+    #[pymodule_export]
+    use super::core::{references, Core};
+    #[pymodule_export]
+    use super::draft::Draft;
+    #[pymodule_export]
+    use super::error::{CoreError, FormatError, IntegrityError, MissingChunk};
+    #[pymodule_export]
+    use super::keys::{escape, unescape, Keys};
+    #[pymodule_export]
+    use super::reader::{Reader, Record, Write};
+
+    use super::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("FORMAT", crate::store::chunk::FORMAT)?;
+        module.add("RELEASE", !cfg!(debug_assertions))
+    }
+}

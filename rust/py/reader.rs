@@ -1,0 +1,397 @@
+//! A read of one thread, for Python.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyBytes, PyDict, PyString};
+
+use super::core::{from_version, memo, to_version, Shared};
+use super::error::guarded;
+use super::text::{to_bytes, to_text};
+use crate::store::cache::{Scope, Whole};
+use crate::store::chunk::{Id, Ref};
+use crate::store::reader::{load, parts, Reader as Chunks};
+use crate::store::record::{self, Entry, Manifest, Value};
+use crate::store::writes;
+
+pub fn to_id(bytes: &Bound<'_, PyBytes>) -> PyResult<Id> {
+    let id = bytes.as_bytes().try_into();
+    id.map(Id)
+        .map_err(|_| PyValueError::new_err("a chunk id has 16 bytes"))
+}
+
+/// A checkpoint's record.
+#[pyclass(frozen, module = "holdfast._core")]
+pub struct Record {
+    record: OnceLock<record::Record>,
+    size: usize,
+    whole: OnceLock<Arc<Whole>>,
+}
+
+impl Record {
+    pub fn cached(whole: Arc<Whole>) -> Self {
+        Self {
+            record: OnceLock::new(),
+            size: whole.size,
+            whole: OnceLock::from(whole),
+        }
+    }
+
+    fn record(&self) -> &record::Record {
+        match self.whole.get() {
+            Some(whole) => &whole.record,
+            None => self
+                .record
+                .get()
+                .expect("a record without its manifest was just read"),
+        }
+    }
+
+    pub fn whole(&self) -> PyResult<&Arc<Whole>> {
+        self.whole
+            .get()
+            .ok_or_else(|| PyValueError::new_err("the record's manifest was not read"))
+    }
+
+    fn manifest_refs(&self) -> Vec<Ref> {
+        match &self.record().manifest {
+            Manifest::Tree(spans) if self.whole.get().is_none() => {
+                spans.iter().map(|span| span.reference).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[pymethods]
+impl Record {
+    #[getter]
+    fn parent_id<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyString>>> {
+        let parent = &self.record().parent;
+        (!parent.is_empty())
+            .then(|| to_text(py, parent))
+            .transpose()
+    }
+
+    /// Whether the manifest lists this channel in this version, with or without a value.
+    fn holds(&self, channel: &Bound<'_, PyString>, version: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let whole = self.whole()?;
+        let Some(at) = whole.channels.get(&to_bytes(channel)?) else {
+            return Ok(false);
+        };
+        let wanted = to_version(version)?;
+        Ok(matches!(&whole.entries[*at],
+            Entry::Channel { version: Some(version), .. } if *version == wanted))
+    }
+
+    /// Channel versions, in the order in which they were put.
+    fn versions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let versions = PyDict::new(py);
+        for entry in &self.whole()?.entries {
+            if let Entry::Channel {
+                name,
+                version: Some(version),
+                ..
+            } = entry
+            {
+                versions.set_item(to_text(py, name)?, from_version(py, version)?)?;
+            }
+        }
+        Ok(versions)
+    }
+
+    fn versions_seen<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let seen = PyDict::new(py);
+        for entry in &self.whole()?.entries {
+            if let Entry::Seen { node, versions } = entry {
+                let of = PyDict::new(py);
+                for (channel, version) in versions {
+                    of.set_item(to_text(py, channel)?, from_version(py, version)?)?;
+                }
+                seen.set_item(to_text(py, node)?, of)?;
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Names of the channels that have a value.
+    fn filled<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyString>>> {
+        let filled = self
+            .whole()?
+            .entries
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Channel {
+                    name,
+                    value: Some(_),
+                    ..
+                } => Some(to_text(py, name)),
+                _ => None,
+            });
+        filled.collect()
+    }
+}
+
+/// A pending write.
+#[pyclass(frozen, module = "holdfast._core")]
+pub struct Write(writes::Write);
+
+#[pymethods]
+impl Write {
+    #[getter]
+    fn channel<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        to_text(py, &self.0.channel)
+    }
+
+    #[getter]
+    fn task_path<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        to_text(py, &self.0.task_path)
+    }
+}
+
+/// Gathers chunks and joins values.
+#[pyclass(frozen, module = "holdfast._core")]
+pub struct Reader {
+    shared: Arc<Shared>,
+    scope: Scope,
+    chunks: Mutex<Chunks>,
+}
+
+type Joined<'py> = (Bound<'py, PyString>, Bound<'py, PyBytes>);
+
+impl Reader {
+    pub fn new(shared: Arc<Shared>, scope: Scope) -> Self {
+        Self {
+            shared,
+            scope,
+            chunks: Mutex::new(Chunks::default()),
+        }
+    }
+
+    fn chunks(&self) -> std::sync::MutexGuard<'_, Chunks> {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, wanted: Vec<Ref>) -> Vec<Ref> {
+        let mut chunks = self.chunks();
+        let mut cache = self.shared.cache();
+        chunks.missing(wanted, |id| cache.chunk(self.scope, id))
+    }
+
+    fn missing_of(&self, values: impl IntoIterator<Item = Value>) -> Vec<Ref> {
+        let wanted = values.into_iter().flat_map(|value| {
+            value
+                .spans()
+                .iter()
+                .map(|span| span.reference)
+                .collect::<Vec<_>>()
+        });
+        self.find(wanted.collect())
+    }
+
+    /// Read the manifest if its nodes are here; else say which are not.
+    fn settle(&self, record: &Record) -> PyResult<Vec<Ref>> {
+        if record.whole.get().is_some() {
+            return Ok(Vec::new());
+        }
+        let missing: Vec<Ref> = {
+            let mut chunks = self.chunks();
+            let mut cache = self.shared.cache();
+            let mut missing = Vec::new();
+            let mut open = record.manifest_refs();
+            while let Some(reference) = open.pop() {
+                // One step at a time: the values below are not wanted yet.
+                match chunks.step(reference, |id| cache.chunk(self.scope, id)) {
+                    Some(below) => open.extend(below),
+                    None => missing.push(reference),
+                }
+            }
+            missing
+        };
+        if missing.is_empty() {
+            let entries = self.chunks().entries(record.record())?;
+            let whole = Whole::new(record.record().clone(), entries, record.size);
+            let _ = record.whole.set(Arc::new(whole));
+        }
+        Ok(missing)
+    }
+
+    fn join<'py>(&self, py: Python<'py>, value: &Value) -> PyResult<Joined<'py>> {
+        let leaves = guarded(py, || self.chunks().value_leaves(value))?;
+        Self::joined(py, value, &leaves)
+    }
+
+    fn joined<'py>(
+        py: Python<'py>,
+        value: &Value,
+        leaves: &[(Id, Arc<[u8]>)],
+    ) -> PyResult<Joined<'py>> {
+        let parts = parts(value, leaves)?;
+        let length = parts.iter().map(|part| part.len()).sum();
+        let bytes = PyBytes::new_with(py, length, |out| {
+            let mut at = 0;
+            for part in parts {
+                out[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
+            }
+            Ok(())
+        })?;
+        Ok((to_text(py, &value.tag)?, bytes))
+    }
+}
+
+#[pymethods]
+impl Reader {
+    /// Open the stored bytes of a checkpoint.
+    fn record(&self, stored: &[u8]) -> PyResult<Record> {
+        let record = OnceLock::from(record::Record::open(stored)?);
+        Ok(Record {
+            record,
+            size: stored.len(),
+            whole: OnceLock::new(),
+        })
+    }
+
+    /// Open the stored bytes of a pending write.
+    fn write(&self, stored: &[u8]) -> PyResult<Write> {
+        Ok(Write(writes::Write::open(stored)?))
+    }
+
+    /// Ids still to be fetched for a record: all of it, or the given channels alone.
+    #[pyo3(signature = (record, channels = None))]
+    fn missing<'py>(
+        &self,
+        py: Python<'py>,
+        record: &Record,
+        channels: Option<Vec<Bound<'py, PyString>>>,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let mut missing = self.settle(record)?;
+        if missing.is_empty() {
+            let whole = record.whole()?;
+            let names = match &channels {
+                Some(names) => Some(names.iter().map(to_bytes).collect::<PyResult<Vec<_>>>()?),
+                None => None,
+            };
+            let chosen = whole.entries.iter().filter_map(|entry| match entry {
+                Entry::Channel {
+                    name,
+                    value: Some(value),
+                    ..
+                } if names.as_ref().is_none_or(|names| names.contains(name)) => Some(value.clone()),
+                _ => None,
+            });
+            let head = [&whole.record.metadata, &whole.record.skeleton].map(Value::clone);
+            missing =
+                self.missing_of(chosen.chain(head.into_iter().filter(|_| channels.is_none())));
+        }
+        Ok(missing.iter().map(|r| PyBytes::new(py, &r.id.0)).collect())
+    }
+
+    /// Ids still to be fetched for a record's metadata.
+    fn missing_metadata<'py>(&self, py: Python<'py>, record: &Record) -> Vec<Bound<'py, PyBytes>> {
+        let missing = self.missing_of([record.record().metadata.clone()]);
+        missing.iter().map(|r| PyBytes::new(py, &r.id.0)).collect()
+    }
+
+    /// Ids still to be fetched for a pending write.
+    fn missing_write<'py>(&self, py: Python<'py>, write: &Write) -> Vec<Bound<'py, PyBytes>> {
+        let missing = self.missing_of([write.0.value.clone()]);
+        missing.iter().map(|r| PyBytes::new(py, &r.id.0)).collect()
+    }
+
+    /// Give fetched chunks: id and stored bytes. They are proven by their ids.
+    fn add(
+        &self,
+        py: Python<'_>,
+        chunks: Vec<(Bound<'_, PyBytes>, PyBackedBytes)>,
+    ) -> PyResult<()> {
+        let chunks = chunks
+            .into_iter()
+            .map(|(id, stored)| Ok((to_id(&id)?, stored)))
+            .collect::<PyResult<Vec<_>>>()?;
+        guarded(py, || {
+            let loaded = chunks
+                .iter()
+                .map(|(id, stored)| Ok((*id, load(*id, stored)?)))
+                .collect::<crate::error::Result<Vec<_>>>()?;
+            let mut all = self.chunks();
+            let mut cache = self.shared.cache();
+            for (id, chunk) in loaded {
+                cache.keep_chunk(self.scope, id, chunk.clone());
+                all.keep(id, chunk);
+            }
+            Ok(())
+        })
+    }
+
+    fn metadata<'py>(&self, py: Python<'py>, record: &Record) -> PyResult<Joined<'py>> {
+        self.join(py, &record.record().metadata)
+    }
+
+    fn skeleton<'py>(&self, py: Python<'py>, record: &Record) -> PyResult<Joined<'py>> {
+        self.join(py, &record.record().skeleton)
+    }
+
+    /// Name, tag and bytes of each channel that has a value, or of the given ones.
+    ///
+    /// With a namespace the values are remembered, to compare the next ones with.
+    #[pyo3(signature = (record, channels = None, remember = None))]
+    fn values<'py>(
+        &self,
+        py: Python<'py>,
+        record: &Record,
+        channels: Option<Vec<Bound<'py, PyString>>>,
+        remember: Option<&Bound<'py, PyString>>,
+    ) -> PyResult<Vec<(Bound<'py, PyString>, Joined<'py>)>> {
+        let names = match channels {
+            Some(names) => Some(names.iter().map(to_bytes).collect::<PyResult<Vec<_>>>()?),
+            None => None,
+        };
+        let remember = remember.map(to_bytes).transpose()?;
+        let mut values = Vec::new();
+        for entry in &record.whole()?.entries {
+            let Entry::Channel {
+                name,
+                value: Some(value),
+                ..
+            } = entry
+            else {
+                continue;
+            };
+            if names.as_ref().is_some_and(|names| !names.contains(name)) {
+                continue;
+            }
+            let leaves = guarded(py, || self.chunks().value_leaves(value))?;
+            values.push((to_text(py, name)?, Self::joined(py, value, &leaves)?));
+            if let (Some(namespace), false) = (&remember, leaves.is_empty()) {
+                let place = (self.scope, namespace.clone(), name.clone());
+                self.shared.cache().keep_memo(place, memo(leaves));
+            }
+        }
+        Ok(values)
+    }
+
+    fn write_value<'py>(&self, py: Python<'py>, write: &Write) -> PyResult<Joined<'py>> {
+        self.join(py, &write.0.value)
+    }
+
+    /// Remember a record whose manifest was read, as the parent of what comes next.
+    fn remember(
+        &self,
+        record: &Record,
+        checkpoint_ns: &Bound<'_, PyString>,
+        checkpoint_id: &Bound<'_, PyString>,
+    ) -> PyResult<()> {
+        let place = (
+            self.scope,
+            to_bytes(checkpoint_ns)?,
+            to_bytes(checkpoint_id)?,
+        );
+        self.shared
+            .cache()
+            .keep_record(place, record.whole()?.clone());
+        Ok(())
+    }
+}

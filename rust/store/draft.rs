@@ -1,0 +1,392 @@
+//! What a commit sends: the sealed record or writes, the chunks that the store lacks,
+//! and the frontier that the store must verify.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::cache::{Loaded, Memo};
+use super::chunk::{seal, Compression, Id, Ref, LEAF};
+use super::pieces::{cut_msgpack, cut_opaque, Piece};
+use super::record::{Body, Root, Value};
+use super::tree::{grow, Page, Span};
+use crate::error::Result;
+
+const MSGPACK: &[u8] = b"msgpack";
+
+/// A leaf's bytes, wherever they are.
+#[derive(Debug, Clone)]
+enum Leaf {
+    /// In the value's own bytes: source and place.
+    Given(usize, Range<usize>),
+    /// Equal to a leaf of the channel's last value.
+    Known(Arc<[u8]>),
+}
+
+#[derive(Debug, Clone)]
+enum Planned {
+    Leaf(Leaf),
+    Node(Arc<Page>),
+}
+
+/// Chunks of the values of one commit, kept with their bytes until it is acknowledged.
+pub struct Draft<S> {
+    sources: Vec<S>,
+    planned: HashMap<Id, Planned>,
+}
+
+/// Which chunks to send to the store, and which it must have.
+#[derive(Debug, Default)]
+pub struct Shipment {
+    /// Children before parents.
+    pub chunks: Vec<Id>,
+    pub frontier: Vec<Id>,
+}
+
+impl<S: AsRef<[u8]>> Default for Draft<S> {
+    fn default() -> Self {
+        Self {
+            sources: Vec::new(),
+            planned: HashMap::new(),
+        }
+    }
+}
+
+impl<S: AsRef<[u8]>> Draft<S> {
+    /// Plan a value of these bytes; also gives the ids of its leaves.
+    ///
+    /// `memo` holds the leaves of the channel's last value: what equals one of them is
+    /// not hashed. Up to `inline` bytes stay where they are referred to.
+    pub fn value(
+        &mut self,
+        tag: &[u8],
+        source: S,
+        inline: usize,
+        memo: Option<&Memo>,
+    ) -> (Value, Vec<Id>) {
+        let bytes = source.as_ref();
+        if bytes.len() <= inline {
+            let body = Body::Inline(bytes.to_vec());
+            return (
+                Value {
+                    tag: tag.to_vec(),
+                    body,
+                },
+                Vec::new(),
+            );
+        }
+        let pieces = if tag == MSGPACK {
+            cut_msgpack(bytes)
+        } else {
+            cut_opaque(bytes)
+        };
+        let at = self.sources.len();
+        let mut literals = Vec::new();
+        let mut spans = Vec::new();
+        let mut offset = 0u64;
+        let mut matcher = Matcher::new(memo, &pieces);
+        for piece in pieces {
+            match piece {
+                Piece::Literal(range) => literals.push((offset, bytes[range].to_vec())),
+                Piece::Leaf(range) => {
+                    let (id, known) = matcher.identify(offset, &bytes[range.clone()]);
+                    let length = range.len() as u64;
+                    let leaf = known.map_or_else(|| Leaf::Given(at, range), Leaf::Known);
+                    self.planned.entry(id).or_insert(Planned::Leaf(leaf));
+                    spans.push(Span {
+                        reference: Ref { level: LEAF, id },
+                        length,
+                    });
+                    offset += length;
+                }
+            }
+        }
+        let ids = spans.iter().map(|span| span.reference.id).collect();
+        let (pages, spans) = grow(spans);
+        self.nodes(pages);
+        self.sources.push(source);
+        let body = Body::Tree(Root { literals, spans });
+        (
+            Value {
+                tag: tag.to_vec(),
+                body,
+            },
+            ids,
+        )
+    }
+
+    /// Add pages, or leaves of a manifest, that were planned elsewhere.
+    pub fn nodes(&mut self, pages: Vec<Page>) {
+        for page in pages {
+            self.planned
+                .entry(page.id)
+                .or_insert_with(|| Planned::Node(Arc::new(page)));
+        }
+    }
+
+    /// Whether the bytes of this chunk are at hand.
+    pub fn holds(&self, id: Id) -> bool {
+        self.planned.contains_key(&id)
+    }
+
+    /// Everything below `roots` that is not `stored`, and the frontier: what is not sent,
+    /// but referred to by a root or by a page that is. What is `absent` from the store is
+    /// sent with all that it refers to.
+    pub fn ship(
+        &self,
+        roots: &[Ref],
+        mut stored: impl FnMut(Id) -> bool,
+        absent: &HashSet<Id>,
+    ) -> Shipment {
+        let mut done: HashMap<Id, bool> = HashMap::new();
+        let mut frontier: Vec<Id> = Vec::new();
+        let mut order: Vec<Id> = Vec::new();
+        let mut open: Vec<(Id, bool)> = roots.iter().rev().map(|r| (r.id, false)).collect();
+        while let Some((id, whole)) = open.pop() {
+            let whole = whole || absent.contains(&id);
+            match done.get(&id) {
+                Some(true) => continue,
+                Some(false) if !whole => continue,
+                _ => {}
+            }
+            let Some(planned) = self.planned.get(&id) else {
+                done.insert(id, true);
+                frontier.push(id);
+                continue;
+            };
+            let known = matches!(planned, Planned::Leaf(Leaf::Known(_)));
+            if !whole && (known || stored(id)) {
+                done.insert(id, false);
+                frontier.push(id);
+                continue;
+            }
+            done.insert(id, true);
+            order.push(id);
+            if let Planned::Node(node) = planned {
+                open.extend(node.references.iter().rev().map(|r| (r.id, whole)));
+            }
+        }
+        let sent: HashSet<Id> = order.iter().copied().collect();
+        frontier.retain(|id| !sent.contains(id));
+        order.sort_by_key(|id| self.level(*id));
+        Shipment {
+            chunks: order,
+            frontier,
+        }
+    }
+
+    fn level(&self, id: Id) -> u8 {
+        match &self.planned[&id] {
+            Planned::Leaf(_) => LEAF,
+            Planned::Node(node) => node.level,
+        }
+    }
+
+    /// The bytes to store for a planned chunk.
+    pub fn seal(&self, id: Id, compression: Compression) -> Result<Vec<u8>> {
+        match &self.planned[&id] {
+            Planned::Leaf(leaf) => seal(LEAF, &[], self.bytes(leaf), compression),
+            Planned::Node(node) => seal(node.level, &node.references, &node.payload, compression),
+        }
+    }
+
+    fn bytes<'a>(&'a self, leaf: &'a Leaf) -> &'a [u8] {
+        match leaf {
+            Leaf::Given(source, range) => &self.sources[*source].as_ref()[range.clone()],
+            Leaf::Known(bytes) => bytes,
+        }
+    }
+
+    /// A chunk as the cache keeps it.
+    pub fn load(&self, id: Id) -> Option<Loaded> {
+        Some(match self.planned.get(&id)? {
+            Planned::Leaf(Leaf::Known(bytes)) => Loaded::Leaf(bytes.clone()),
+            Planned::Leaf(leaf) => Loaded::Leaf(self.bytes(leaf).into()),
+            Planned::Node(node) => Loaded::Node(node.clone()),
+        })
+    }
+}
+
+/// Finds the leaves that a value has in common with the channel's last one.
+struct Matcher<'a> {
+    memo: Option<&'a Memo>,
+    /// The leaf that comes next if nothing changed.
+    next: usize,
+    total: u64,
+    index: Option<HashMap<Id, usize>>,
+}
+
+impl<'a> Matcher<'a> {
+    fn new(memo: Option<&'a Memo>, pieces: &[Piece]) -> Self {
+        let total = pieces
+            .iter()
+            .map(|piece| match piece {
+                Piece::Leaf(range) => range.len() as u64,
+                Piece::Literal(_) => 0,
+            })
+            .sum();
+        Self {
+            memo,
+            next: 0,
+            total,
+            index: None,
+        }
+    }
+
+    /// The leaf's id, and its bytes in the memo if they were found equal there.
+    fn identify(&mut self, offset: u64, bytes: &[u8]) -> (Id, Option<Arc<[u8]>>) {
+        let Some(memo) = self.memo else {
+            return (Id::of(LEAF, &[], bytes), None);
+        };
+        let by_end = memo.from_end(self.total - offset);
+        for at in [Some(self.next), by_end].into_iter().flatten() {
+            if let Some((id, known)) = memo.leaves.get(at) {
+                if **known == *bytes {
+                    self.next = at + 1;
+                    return (*id, Some(known.clone()));
+                }
+            }
+        }
+        let id = Id::of(LEAF, &[], bytes);
+        if self.next < memo.leaves.len() {
+            let index = self.index.get_or_insert_with(|| {
+                memo.leaves
+                    .iter()
+                    .enumerate()
+                    .map(|(at, (id, _))| (*id, at))
+                    .collect()
+            });
+            if let Some(at) = index.get(&id) {
+                self.next = at + 1;
+                return (id, Some(memo.leaves[*at].1.clone()));
+            }
+        }
+        (id, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chunk::references;
+    use super::super::reader::{load, parts, Reader};
+    use super::*;
+
+    fn message(n: u32) -> Vec<u8> {
+        let mut out = vec![0xda, 0x01, 0x2c];
+        out.extend((0..300u32).map(|i| (i.wrapping_mul(n + 1) >> 3) as u8));
+        out
+    }
+
+    fn list(items: impl IntoIterator<Item = u32>) -> Vec<u8> {
+        let items: Vec<_> = items.into_iter().map(message).collect();
+        let mut out = vec![0xdd];
+        out.extend_from_slice(&(items.len() as u32).to_be_bytes());
+        items.into_iter().for_each(|item| out.extend(item));
+        out
+    }
+
+    fn roots(value: &Value) -> Vec<Ref> {
+        value.spans().iter().map(|span| span.reference).collect()
+    }
+
+    /// Ship to `store`, verify the frontier there, read back.
+    fn commit(
+        store: &mut HashMap<Id, Vec<u8>>,
+        bytes: Vec<u8>,
+        memo: Option<&Memo>,
+        mut stored: impl FnMut(Id) -> bool,
+    ) -> (usize, Memo) {
+        let mut draft = Draft::default();
+        let (value, _) = draft.value(MSGPACK, bytes.clone(), 100, memo);
+        let mut absent = HashSet::new();
+        let mut sent = 0;
+        loop {
+            let shipment = draft.ship(&roots(&value), &mut stored, &absent);
+            let missing: Vec<Id> = shipment
+                .frontier
+                .iter()
+                .filter(|id| !store.contains_key(id))
+                .copied()
+                .collect();
+            if missing.is_empty() {
+                sent += shipment.chunks.len();
+                for id in shipment.chunks {
+                    let chunk = draft.seal(id, Compression::Zstd).unwrap();
+                    for reference in references(&chunk).unwrap().1 {
+                        assert!(store.contains_key(&reference.id), "a parent came first");
+                    }
+                    store.insert(id, chunk);
+                }
+                break;
+            }
+            assert!(missing.iter().any(|id| absent.insert(*id)), "no progress");
+        }
+        let mut reader = Reader::default();
+        let missing = reader.missing(roots(&value), |id| load(id, store.get(&id)?).ok());
+        assert_eq!(missing, []);
+        let leaves = reader.value_leaves(&value).unwrap();
+        assert_eq!(parts(&value, &leaves).unwrap().concat(), bytes);
+        (sent, Memo::new(leaves))
+    }
+
+    #[test]
+    fn an_append_sends_what_is_new() {
+        let mut store = HashMap::new();
+        let (_, memo) = commit(&mut store, list(0..500), None, |_| false);
+        let known: HashSet<Id> = store.keys().copied().collect();
+        let (sent, _) = commit(&mut store, list(0..502), Some(&memo), |id| {
+            known.contains(&id)
+        });
+        assert!((2..=4).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn an_unchanged_value_sends_nothing() {
+        let mut store = HashMap::new();
+        let (_, memo) = commit(&mut store, list(0..100), None, |_| false);
+        let known: HashSet<Id> = store.keys().copied().collect();
+        let (sent, _) = commit(&mut store, list(0..100), Some(&memo), |id| {
+            known.contains(&id)
+        });
+        assert_eq!(sent, 0);
+    }
+
+    #[test]
+    fn edits_anywhere_are_found_without_hashing_the_rest() {
+        let mut store = HashMap::new();
+        let (_, memo) = commit(&mut store, list(0..100), None, |_| false);
+        for edited in [
+            list((0..100).filter(|n| *n != 50)),
+            list(std::iter::once(777).chain(0..100)),
+            list((0..100).map(|n| if n == 20 { 888 } else { n })),
+            list(50..100),
+        ] {
+            let known: HashSet<Id> = store.keys().copied().collect();
+            let (sent, _) = commit(&mut store, edited, Some(&memo), |id| known.contains(&id));
+            assert!(sent <= 6, "{sent}");
+        }
+    }
+
+    #[test]
+    fn what_the_store_lost_is_sent_again() {
+        let mut store = HashMap::new();
+        let (_, memo) = commit(&mut store, list(0..300), None, |_| false);
+        let all = store.len();
+        store.clear();
+        let (sent, _) = commit(&mut store, list(0..300), Some(&memo), |_| true);
+        assert_eq!(sent, all);
+    }
+
+    #[test]
+    fn foreign_values_round_trip() {
+        for n in [0usize, 5, 101, 3000, 100_000] {
+            let bytes: Vec<u8> = (0..n).map(|i| (i * 31 >> 4) as u8).collect();
+            let mut draft = Draft::default();
+            let (value, _) = draft.value(b"custom", bytes.clone(), 100, None);
+            let mut reader = Reader::default();
+            assert_eq!(reader.missing(roots(&value), |id| draft.load(id)), []);
+            let leaves = reader.value_leaves(&value).unwrap();
+            assert_eq!(parts(&value, &leaves).unwrap().concat(), bytes);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What is stored: keys, chunks, trees, records, and the cache of what is known to be there.
+
+pub mod bytes;
+pub mod cache;
+pub mod chunk;
+pub mod draft;
+pub mod key;
+pub mod pieces;
+pub mod reader;
+pub mod record;
+pub mod tree;
+pub mod version;
+pub mod writes;

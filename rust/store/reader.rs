@@ -1,0 +1,204 @@
+//! From stored bytes back to values: which chunks are still needed, and what they say.
+
+use std::collections::hash_map::Entry as MapEntry;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::cache::Loaded;
+use super::chunk::{open_chunk, Id, Ref, KEYED, LEAF, MANIFEST};
+use super::record::{manifest_leaf, Body, Entry, Manifest, Record, Value};
+use super::tree::{children, Page, Span};
+use crate::error::{Error, Result};
+
+/// What a value may add up to: msgpack itself cannot say more.
+const LONGEST_VALUE: u64 = u32::MAX as u64;
+
+/// The chunks gathered for one read.
+#[derive(Default)]
+pub struct Reader {
+    loaded: HashMap<Id, Loaded>,
+}
+
+/// The chunk that stored bytes are, proven by its id.
+pub fn load(id: Id, stored: &[u8]) -> Result<Loaded> {
+    let object = open_chunk(id, stored)?;
+    Ok(if object.level == LEAF {
+        Loaded::Leaf(object.payload.into_owned().into())
+    } else {
+        Loaded::Node(Arc::new(Page {
+            id,
+            level: object.level,
+            references: object.references,
+            payload: object.payload.into_owned(),
+        }))
+    })
+}
+
+impl Reader {
+    pub fn keep(&mut self, id: Id, chunk: Loaded) {
+        self.loaded.insert(id, chunk);
+    }
+
+    /// What of `wanted`, and of all that it refers to, is neither here nor found.
+    pub fn missing(
+        &mut self,
+        wanted: impl IntoIterator<Item = Ref>,
+        mut find: impl FnMut(Id) -> Option<Loaded>,
+    ) -> Vec<Ref> {
+        let mut missing = Vec::new();
+        let mut seen = HashSet::new();
+        let mut open: Vec<Ref> = wanted.into_iter().collect();
+        open.reverse();
+        while let Some(reference) = open.pop() {
+            if !seen.insert(reference) {
+                continue;
+            }
+            if let Some(chunk) = self.loaded.get(&reference.id) {
+                open.extend(chunk.references().iter().rev());
+            } else if let Some(chunk) = find(reference.id) {
+                open.extend(chunk.references().iter().rev());
+                self.loaded.insert(reference.id, chunk);
+            } else {
+                missing.push(reference);
+            }
+        }
+        missing
+    }
+
+    /// What a node of a manifest refers to within the manifest; `None` if it is not found.
+    pub fn step(
+        &mut self,
+        reference: Ref,
+        find: impl FnOnce(Id) -> Option<Loaded>,
+    ) -> Option<Vec<Ref>> {
+        let below = match self.loaded.entry(reference.id) {
+            MapEntry::Occupied(chunk) => chunk.into_mut(),
+            MapEntry::Vacant(place) => place.insert(find(reference.id)?),
+        }
+        .references();
+        Some(
+            below
+                .iter()
+                .copied()
+                .filter(|r| r.level >= MANIFEST && r.level < KEYED)
+                .collect(),
+        )
+    }
+
+    fn node(&self, reference: Ref) -> Result<&Page> {
+        match self.loaded.get(&reference.id) {
+            Some(Loaded::Node(node)) if node.level == reference.level => Ok(node),
+            Some(_) => Err(Error::corrupt(format!(
+                "chunk {} is not what is referred to",
+                reference.id
+            ))),
+            None => Err(Error::Missing(reference.id)),
+        }
+    }
+
+    /// Walk the leaves below `spans` in order.
+    fn leaves(
+        &self,
+        spans: &[Span],
+        base: u8,
+        visit: &mut impl FnMut(Ref, u64) -> Result<()>,
+    ) -> Result<()> {
+        for span in spans {
+            if span.reference.level == base {
+                visit(span.reference, span.length)?;
+                continue;
+            }
+            let node = self.node(span.reference)?;
+            let below = children(node.level, &node.references, &node.payload)?;
+            let length = below
+                .iter()
+                .fold(0u64, |sum, span| sum.saturating_add(span.length));
+            if length != span.length {
+                return Err(Error::corrupt(format!(
+                    "page {} is of another length",
+                    node.id
+                )));
+            }
+            self.leaves(&below, base, visit)?;
+        }
+        Ok(())
+    }
+
+    /// The leaves of a value, in order.
+    pub fn value_leaves(&self, value: &Value) -> Result<Vec<(Id, Arc<[u8]>)>> {
+        let total = value
+            .spans()
+            .iter()
+            .fold(0u64, |sum, span| sum.saturating_add(span.length));
+        if total > LONGEST_VALUE {
+            return Err(Error::corrupt("a value is too long"));
+        }
+        let mut leaves = Vec::new();
+        self.leaves(value.spans(), LEAF, &mut |reference, length| match self
+            .loaded
+            .get(&reference.id)
+        {
+            Some(Loaded::Leaf(bytes)) if bytes.len() as u64 == length && length > 0 => {
+                leaves.push((reference.id, bytes.clone()));
+                Ok(())
+            }
+            Some(_) => Err(Error::corrupt(format!(
+                "chunk {} is not what is referred to",
+                reference.id
+            ))),
+            None => Err(Error::Missing(reference.id)),
+        })?;
+        Ok(leaves)
+    }
+
+    /// The entries of a record's manifest.
+    pub fn entries(&self, record: &Record) -> Result<Vec<Entry>> {
+        let spans = match &record.manifest {
+            Manifest::Inline(entries) => return Ok(entries.clone()),
+            Manifest::Tree(spans) => spans,
+        };
+        let mut entries = Vec::new();
+        self.leaves(spans, MANIFEST, &mut |reference, length| {
+            let node = self.node(reference)?;
+            let object = super::chunk::Object {
+                level: node.level,
+                references: node.references.clone(),
+                payload: (&node.payload[..]).into(),
+            };
+            let found = manifest_leaf(&object)?;
+            if found.len() as u64 != length {
+                return Err(Error::corrupt("a manifest has another number of entries"));
+            }
+            entries.extend(found);
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+}
+
+/// The parts that a value's bytes are joined from, in order.
+pub fn parts<'a>(value: &'a Value, leaves: &'a [(Id, Arc<[u8]>)]) -> Result<Vec<&'a [u8]>> {
+    let root = match &value.body {
+        Body::Inline(bytes) => return Ok(vec![bytes]),
+        Body::Tree(root) => root,
+    };
+    let mut parts = Vec::with_capacity(leaves.len() + root.literals.len());
+    let mut literals = root.literals.iter().peekable();
+    let mut at = 0u64;
+    for (_, bytes) in leaves {
+        while let Some((_, literal)) = literals.next_if(|(before, _)| *before <= at) {
+            parts.push(&literal[..]);
+        }
+        parts.push(bytes);
+        at += bytes.len() as u64;
+    }
+    for (before, literal) in literals {
+        if *before > at {
+            return Err(Error::corrupt(
+                "a literal stands behind the end of its value",
+            ));
+        }
+        parts.push(literal);
+    }
+    Ok(parts)
+}

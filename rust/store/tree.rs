@@ -1,0 +1,203 @@
+//! A sequence of leaves as a tree of pages.
+//!
+//! Pages end where a child's id says so, so equal runs of leaves give equal pages
+//! wherever they stand. What has not filled a page yet stays in the root: appending
+//! writes a page only when one is complete, and no page is ever replaced by a longer
+//! version of itself.
+
+use super::bytes::{put_varint, Input};
+use super::chunk::{Id, Ref, LEAF, MANIFEST};
+use crate::error::{Error, Result};
+
+/// One in so many ids ends a page.
+const PAGE_MASK: u8 = 0x0f;
+const SMALLEST_PAGE: usize = 4;
+const LARGEST_PAGE: usize = 64;
+/// Pages above pages, at most: 4³¹ leaves.
+const HIGHEST: u8 = 0x1f;
+
+/// A subtree and how many bytes of the value it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub reference: Ref,
+    pub length: u64,
+}
+
+/// A page, not yet sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    pub id: Id,
+    pub level: u8,
+    pub references: Vec<Ref>,
+    pub payload: Vec<u8>,
+}
+
+fn page(level: u8, spans: &[Span]) -> Page {
+    let references: Vec<Ref> = spans.iter().map(|span| span.reference).collect();
+    let mut payload = Vec::with_capacity(spans.len() * 2);
+    for span in spans {
+        put_varint(&mut payload, span.length);
+    }
+    Page {
+        id: Id::of(level, &references, &payload),
+        level,
+        references,
+        payload,
+    }
+}
+
+/// The pages over `spans`, children before parents, and what remains for the root:
+/// the highest pages first, the open tail of the leaves last.
+pub fn grow(spans: Vec<Span>) -> (Vec<Page>, Vec<Span>) {
+    let mut pages = Vec::new();
+    let mut tails: Vec<Vec<Span>> = Vec::new();
+    let mut spans = spans;
+    let base = spans.first().map_or(LEAF, |span| span.reference.level);
+    for step in 1..=HIGHEST {
+        let mut above = Vec::new();
+        let mut open = 0;
+        for end in 1..=spans.len() {
+            let size = end - open;
+            let closes = spans[end - 1].reference.id.0[0] & PAGE_MASK == 0;
+            if (size >= SMALLEST_PAGE && closes) || size >= LARGEST_PAGE {
+                let page = page(base + step, &spans[open..end]);
+                above.push(Span {
+                    reference: Ref {
+                        level: page.level,
+                        id: page.id,
+                    },
+                    length: spans[open..end].iter().map(|span| span.length).sum(),
+                });
+                pages.push(page);
+                open = end;
+            }
+        }
+        tails.push(spans.split_off(open));
+        spans = above;
+        if spans.is_empty() {
+            break;
+        }
+    }
+    tails.push(spans);
+    let root = tails.into_iter().rev().flatten().collect();
+    (pages, root)
+}
+
+/// The spans that a page lists. Levels fall strictly, so no page can contain itself.
+pub fn children(level: u8, references: &[Ref], payload: &[u8]) -> Result<Vec<Span>> {
+    let base = level & MANIFEST;
+    if level <= base || level - base > HIGHEST {
+        return Err(Error::corrupt("a page stands on no page's level"));
+    }
+    let mut input = Input::new(payload);
+    let spans = references
+        .iter()
+        .map(|reference| {
+            if reference.level < base || reference.level >= level {
+                return Err(Error::corrupt("a page refers to its own level or above"));
+            }
+            Ok(Span {
+                reference: *reference,
+                length: input.varint()?,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    if !input.is_empty() {
+        return Err(Error::corrupt("a page holds more lengths than references"));
+    }
+    Ok(spans)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{HashMap, HashSet};
+
+    fn leaves(n: u32) -> Vec<Span> {
+        (0..n)
+            .map(|i| Span {
+                reference: Ref {
+                    level: LEAF,
+                    id: Id::of(LEAF, &[], &i.to_be_bytes()),
+                },
+                length: u64::from(i),
+            })
+            .collect()
+    }
+
+    fn flatten(pages: &HashMap<Id, Page>, spans: &[Span], out: &mut Vec<Span>) {
+        for span in spans {
+            if span.reference.level == LEAF {
+                out.push(*span);
+            } else {
+                let page = &pages[&span.reference.id];
+                assert_eq!(page.level, span.reference.level);
+                let below = children(page.level, &page.references, &page.payload).unwrap();
+                assert_eq!(below.iter().map(|s| s.length).sum::<u64>(), span.length);
+                flatten(pages, &below, out);
+            }
+        }
+    }
+
+    #[test]
+    fn the_leaves_come_back_in_order() {
+        for n in [0, 1, 3, 17, 100, 5000] {
+            let (pages, root) = grow(leaves(n));
+            let pages = pages.into_iter().map(|page| (page.id, page)).collect();
+            let mut out = Vec::new();
+            flatten(&pages, &root, &mut out);
+            assert_eq!(out, leaves(n));
+        }
+    }
+
+    #[test]
+    fn equal_leaves_make_bounded_pages() {
+        let same = vec![leaves(2)[1]; 10_000];
+        let (pages, root) = grow(same);
+        assert!(pages
+            .iter()
+            .all(|page| page.references.len() <= LARGEST_PAGE));
+        assert!(root.len() < 3 * LARGEST_PAGE);
+    }
+
+    #[test]
+    fn appending_replaces_no_page() {
+        let mut before: HashSet<Id> = HashSet::new();
+        let mut written = 0;
+        for n in 0..2000 {
+            let (pages, root) = grow(leaves(n));
+            let now: HashSet<Id> = pages.iter().map(|page| page.id).collect();
+            assert!(before.is_subset(&now), "a page was replaced at {n}");
+            written += now.difference(&before).count();
+            assert!(root.len() < 200);
+            before = now;
+        }
+        assert!(written < 2000 / 8, "{written}");
+    }
+
+    #[test]
+    fn an_edit_changes_only_the_pages_around_it() {
+        let mut edited = leaves(2000);
+        edited.remove(1000);
+        let before: HashSet<Id> = grow(leaves(2000)).0.iter().map(|p| p.id).collect();
+        let after: HashSet<Id> = grow(edited).0.iter().map(|p| p.id).collect();
+        assert!(after.difference(&before).count() <= 6);
+    }
+
+    #[test]
+    fn hostile_pages_are_refused() {
+        let own = [Ref {
+            level: 1,
+            id: Id([0; 16]),
+        }];
+        assert!(children(1, &own, &[0]).is_err());
+        assert!(children(0, &own, &[0]).is_err());
+        assert!(children(0x3f, &own, &[0]).is_err());
+        let leaf = [Ref {
+            level: 0,
+            id: Id([0; 16]),
+        }];
+        assert!(children(1, &leaf, &[]).is_err());
+        assert!(children(1, &leaf, &[0, 0]).is_err());
+    }
+}
