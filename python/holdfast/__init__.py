@@ -1,7 +1,7 @@
 """holdfast: a checkpoint saver for LangGraph that stores each message once.
 
-    with holdfast.open("sqlite:///state.db") as saver:
-        graph = builder.compile(checkpointer=saver)
+with holdfast.open("sqlite:///state.db") as saver:
+    graph = builder.compile(checkpointer=saver)
 """
 
 from holdfast.errors import (

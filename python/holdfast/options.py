@@ -32,9 +32,7 @@ class Options:
         if self.cache_bytes < 0:
             raise ConfigurationError("cache_bytes is a number of bytes, 0 for no cache")
         if self.compression not in ("zstd", "none"):
-            raise ConfigurationError(
-                f"compression is 'zstd' or 'none', not {self.compression!r}"
-            )
+            raise ConfigurationError(f"compression is 'zstd' or 'none', not {self.compression!r}")
         if self.retry_budget < 0:
             raise ConfigurationError("retry_budget is a number of seconds")
         if not self.table or "\0" in self.table:
@@ -49,7 +47,7 @@ class Options:
         Raises:
             ConfigurationError: An option does not exist, or has an impossible value.
         """
-        known = {field.name: type(field.default) for field in fields(cls)}
+        known: dict[str, Any] = {field.name: type(field.default) for field in fields(cls)}
         unknown = sorted(options.keys() - known.keys())
         if unknown:
             raise ConfigurationError(

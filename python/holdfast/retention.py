@@ -68,9 +68,7 @@ def prune(
             yield from _thin(core, serde, thread_id, _keep_latest)
 
 
-def delete_for_runs(
-    core: Core, serde: SerializerProtocol, run_ids: Sequence[str]
-) -> Steps[None]:
+def delete_for_runs(core: Core, serde: SerializerProtocol, run_ids: Sequence[str]) -> Steps[None]:
     """Remove the checkpoints of runs, in whatever thread and namespace they are."""
     runs = set(map(str, run_ids))
     if not runs:
@@ -257,7 +255,8 @@ def _mark(core: Core, thread_id: str, alive: set[bytes]) -> Steps[int | None]:
     """
     last = None
     while True:
-        epoch, front = yield Mark(thread_id)
+        with reading(thread_id, "*", "*"):
+            epoch, front = yield Mark(thread_id)
         reached: set[bytes] = set()
         is_whole = True
         while front and is_whole:
@@ -267,10 +266,11 @@ def _mark(core: Core, thread_id: str, alive: set[bytes]) -> Steps[int | None]:
             front = set()
             for start in range(0, len(nodes), _BATCH):
                 batch = nodes[start : start + _BATCH]
-                chunks = yield Chunks(thread_id, batch, _nothing)
-                is_whole = is_whole and len(chunks) == len(batch)
-                for data in chunks.values():
-                    front.update(references(data)[1])
+                with reading(thread_id, "*", "*"):
+                    chunks = yield Chunks(thread_id, batch, _nothing)
+                    is_whole = is_whole and len(chunks) == len(batch)
+                    for data in chunks.values():
+                        front.update(references(data)[1])
         if is_whole:
             alive |= reached
             return int(epoch)

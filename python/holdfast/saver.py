@@ -45,9 +45,7 @@ class Live:
         weakref.finalize(self, backend.close)
 
     def _new_core(self) -> Core:
-        return Core(
-            cache_bytes=self._options.cache_bytes, compression=self._options.compression
-        )
+        return Core(cache_bytes=self._options.cache_bytes, compression=self._options.compression)
 
     def after_fork(self) -> None:
         # The parent's cache may be locked by a thread that the child does not have.
@@ -259,9 +257,7 @@ class Saver(BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """Store the pending writes of a task. A regular write that exists stays as it is."""
-        self._run(
-            steps.put_writes(self._live.core, self.serde, config, writes, task_id, task_path)
-        )
+        self._run(steps.put_writes(self._live.core, self.serde, config, writes, task_id, task_path))
 
     async def aput_writes(
         self,

@@ -10,7 +10,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from typing_extensions import Self
 
 from holdfast.backends.memory import MemoryBackend
-from holdfast.backends.sqlite import MEMORY, File, Injected, SqliteBackend, path_of
+from holdfast.backends.sqlite import MEMORY, File, Injected, SqliteBackend
 from holdfast.backends.sqlite_aiosqlite import AiosqliteBackend, is_aiosqlite
 from holdfast.errors import ConfigurationError
 from holdfast.options import Options
@@ -56,7 +56,7 @@ class SqliteSaver(Saver):
         elif is_aiosqlite(conn):
             backend = AiosqliteBackend(conn, known)
         elif isinstance(conn, (str, os.PathLike)):
-            backend = SqliteBackend(File(path_of(os.fspath(conn)), known), known)
+            backend = SqliteBackend(File(conn, known), known)
         else:
             raise ConfigurationError(
                 f"SqliteSaver takes a path or a connection, not {type(conn).__name__}"

@@ -103,8 +103,7 @@ def _are_regular(versions: Any) -> bool:
     return isinstance(versions, dict) and all(
         type(channel) is str
         and (
-            type(version) in (str, float)
-            or (type(version) is int and -(2**63) <= version < 2**63)
+            type(version) in (str, float) or (type(version) is int and -(2**63) <= version < 2**63)
         )
         for channel, version in versions.items()
     )
@@ -224,8 +223,7 @@ def put_writes(
 
     def request(draft: Draft, operation: bytes) -> Write:
         stored = [
-            StoredWrite(task_id, idx, data)
-            for idx, data in zip(by_idx, draft.sealed, strict=True)
+            StoredWrite(task_id, idx, data) for idx, data in zip(by_idx, draft.sealed, strict=True)
         ]
         return Write(
             place.thread_id,
@@ -296,9 +294,7 @@ def complete(
         reader.add(list(chunks.items()))
 
 
-def _missing_of_row(
-    reader: Reader, record: Record, writes: Sequence[CoreWrite]
-) -> list[bytes]:
+def _missing_of_row(reader: Reader, record: Record, writes: Sequence[CoreWrite]) -> list[bytes]:
     missing = reader.missing(record)
     for write in writes:
         missing += reader.missing_write(write)
@@ -326,7 +322,8 @@ class Loaded:
             checkpoint = loads(reader.skeleton(record))
             metadata = loads(reader.metadata(record))
             pending = [
-                (task_id, write.channel, reader.write_value(write)) for task_id, write in self.writes
+                (task_id, write.channel, reader.write_value(write))
+                for task_id, write in self.writes
             ]
             sends = [reader.write_value(write) for _, write in self.sends]
             checkpoint.setdefault("channel_versions", record.versions())
@@ -342,7 +339,9 @@ class Loaded:
             checkpoint=checkpoint,
             metadata=metadata,
             parent_config=place.config(parent_id) if parent_id else None,
-            pending_writes=[(task_id, channel, loads(value)) for task_id, channel, value in pending],
+            pending_writes=[
+                (task_id, channel, loads(value)) for task_id, channel, value in pending
+            ],
         )
 
 
@@ -394,7 +393,7 @@ def load(
                 return (yield from _load(core, serde, row, reader))
             except MissingChunk as error:
                 missing, reader = error, None
-        again = yield _head(core, row.thread_id, row.checkpoint_ns, row.checkpoint_id)
+        again = yield from _head(core, row.thread_id, row.checkpoint_ns, row.checkpoint_id)
         if again is not None and again.record == row.record and again.writes == row.writes:
             raise corrupted(
                 row.thread_id, row.checkpoint_ns, row.checkpoint_id, str(missing.args[0])
@@ -403,8 +402,14 @@ def load(
     return None
 
 
-def _head(core: Core, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> Head:
-    return Head(thread_id, checkpoint_ns, checkpoint_id, partial(core.lacking, thread_id))
+def _head(
+    core: Core, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None
+) -> Steps[Row | None]:
+    with reading(thread_id, checkpoint_ns, checkpoint_id):
+        row: Row | None = yield Head(
+            thread_id, checkpoint_ns, checkpoint_id, partial(core.lacking, thread_id)
+        )
+        return row
 
 
 def get_tuple(
@@ -412,17 +417,13 @@ def get_tuple(
 ) -> Steps[CheckpointTuple | None]:
     """Read a checkpoint: one round trip, two where the store cannot follow references."""
     place = Place.of(config)
-    row: Row | None = yield _head(core, *_astuple(place))
+    row = yield from _head(core, place.thread_id, place.checkpoint_ns, place.checkpoint_id)
     loaded = yield from load(core, serde, row)
     if loaded is None:
         return None
     found = loaded.decode(serde, remember=True)
     loaded.reader.remember(loaded.record, loaded.row.checkpoint_ns, loaded.row.checkpoint_id)
     return found
-
-
-def _astuple(place: Place) -> tuple[str, str, str | None]:
-    return place.thread_id, place.checkpoint_ns, place.checkpoint_id
 
 
 @dataclass(slots=True)
@@ -511,9 +512,7 @@ def read_metadata(core: Core, serde: SerializerProtocol, row: Row) -> Steps[dict
     with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
         reader = core.reader(row.thread_id)
         record = reader.record(row.record)
-        yield from complete(
-            core, reader, row.thread_id, lambda: reader.missing_metadata(record)
-        )
+        yield from complete(core, reader, row.thread_id, lambda: reader.missing_metadata(record))
         metadata: dict[str, Any] = serde.loads_typed(reader.metadata(record))
         return metadata
 
@@ -525,8 +524,8 @@ def _prefetch(core: Core, rows: Sequence[Row]) -> Steps[dict[str, Reader]]:
         readers[thread_id] = reader = core.reader(thread_id)
         ids = {id for row in rows if row.thread_id == thread_id for id in _unread(reader, row)}
         if ids:
-            chunks = yield Chunks(thread_id, list(ids), partial(core.lacking, thread_id))
             with reading(thread_id, "*", "*"):
+                chunks = yield Chunks(thread_id, list(ids), partial(core.lacking, thread_id))
                 reader.add(list(chunks.items()))
     return readers
 
@@ -588,7 +587,9 @@ def get_delta_channel_history(
         start, limit = rows[-1].checkpoint_id, _MORE_ANCESTORS
 
     def missing() -> list[bytes]:
-        ids = [id for pairs in collected.values() for _, w in pairs for id in reader.missing_write(w)]
+        ids = [
+            id for pairs in collected.values() for _, w in pairs for id in reader.missing_write(w)
+        ]
         for channel, record in seeds.items():
             ids += reader.missing(record, [channel])
         return ids
@@ -606,4 +607,3 @@ def get_delta_channel_history(
                 ((_, typed),) = reader.values(seeds[channel], [channel])
                 history[channel]["seed"] = serde.loads_typed(typed)
     return history
-

@@ -19,10 +19,10 @@ pub const INLINE: usize = 100;
 pub const INLINE_HEAD: usize = 1 << 10;
 /// A manifest up to this size stands in the record.
 const INLINE_MANIFEST: usize = 2 << 10;
-const SMALLEST_LEAF: usize = 256;
+const SMALLEST_LEAF: usize = 128;
 const LARGEST_LEAF: usize = 1 << 10;
-/// One in so many names ends a leaf of the manifest; names, unlike versions, stay.
-const CLOSING_MASK: u8 = 3;
+/// One in two names ends a leaf of the manifest; names, unlike versions, stay.
+const CLOSING_MASK: u8 = 1;
 
 /// The bytes that a serializer made of a value, and the tag it gave them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,6 @@ msgpack nor any type of LangGraph. What it must guarantee is said at each reques
 from __future__ import annotations
 
 import secrets
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,16 +14,16 @@ from typing import Any, TypeAlias
 
 from holdfast._core import references
 
-OPERATION_MEMORY = 600.0
-"""Seconds for which a thread remembers the operations done on it, longer than any retry."""
-
 Lacking: TypeAlias = Callable[[Sequence[bytes]], list[bytes]]
 """Given chunk ids, those that the caller does not have."""
 
 
+OPERATION_ID_BYTES = 8
+
+
 def new_operation_id() -> bytes:
-    """An id for a mutation: 6 bytes of milliseconds, so that ids sort by time, 10 random ones."""
-    return (time.time_ns() // 1_000_000).to_bytes(6, "big") + secrets.token_bytes(10)
+    """A random id for a mutation, under which the thread remembers that it was done."""
+    return secrets.token_bytes(OPERATION_ID_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

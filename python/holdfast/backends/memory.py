@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,6 @@ from typing import Any
 
 from holdfast._core import references
 from holdfast.backends.base import (
-    OPERATION_MEMORY,
     Ancestors,
     Backend,
     Census,
@@ -38,6 +36,8 @@ from holdfast.backends.base import (
 )
 
 _Place = tuple[str, str]
+# Requests are answered in this process, where no reply is lost: few can ever be repeated.
+_OPERATIONS = 32
 
 
 @dataclass(slots=True)
@@ -50,15 +50,7 @@ class _Thread:
     writes: dict[_Place, dict[tuple[str, int], bytes]] = field(default_factory=dict)
     chunks: dict[bytes, bytes] = field(default_factory=dict)
     runs: set[str] = field(default_factory=set)
-    operations: dict[bytes, Any] = field(default_factory=dict)
-    recent: deque[tuple[float, bytes]] = field(default_factory=deque)
-
-    def remember(self, operation: bytes, reply: Any) -> None:
-        now = time.monotonic()
-        while self.recent and self.recent[0][0] < now - OPERATION_MEMORY:
-            del self.operations[self.recent.popleft()[1]]
-        self.operations[operation] = reply
-        self.recent.append((now, operation))
+    operations: deque[bytes] = field(default_factory=lambda: deque(maxlen=_OPERATIONS))
 
     def put(self, place: _Place, record: bytes, parent_id: str | None) -> None:
         if place not in self.records:
@@ -211,7 +203,7 @@ class MemoryBackend(Backend):
             for id, data in request.chunks:
                 thread.chunks.setdefault(id, data)
             thread.epoch += 1
-            thread.remember(request.operation, missing)
+            thread.operations.append(request.operation)
         return thread, missing
 
     def _commit(self, request: Commit) -> Missing:
@@ -259,7 +251,7 @@ class MemoryBackend(Backend):
         target.chunks.update(source.chunks)
         target.runs |= source.runs
         target.epoch += 1
-        target.remember(request.operation, None)
+        target.operations.append(request.operation)
 
     def _run_threads(self, request: RunThreads) -> list[str]:
         runs = set(request.run_ids)
@@ -268,8 +260,7 @@ class MemoryBackend(Backend):
     def _census(self, request: Census) -> tuple[int, list[Row]]:
         thread = self._threads.get(request.thread_id, _Thread())
         rows = [
-            Row(request.thread_id, *place, record)
-            for place, (record, _) in thread.records.items()
+            Row(request.thread_id, *place, record) for place, (record, _) in thread.records.items()
         ]
         return thread.epoch, rows
 
@@ -287,7 +278,7 @@ class MemoryBackend(Backend):
             if thread.records.get((ns, checkpoint_id), (b"",))[0] == old:
                 thread.records[ns, checkpoint_id] = (new, None)
         thread.epoch += 1
-        thread.remember(request.operation, None)
+        thread.operations.append(request.operation)
         if not thread.records and not thread.writes:
             del self._threads[request.thread_id]
         return True

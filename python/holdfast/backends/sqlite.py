@@ -50,13 +50,18 @@ class File:
         self.name = os.fspath(path)
         self.is_shared = self.name == MEMORY
         self._options = options
+        self._is_absolute = self.is_shared or self.name.startswith("file:")
 
     def open(self) -> sqlite3.Connection:
+        if not self._is_absolute:
+            # Once: a later change of directory must not lead to another file.
+            self.name, self._is_absolute = str(Path(self.name).absolute()), True
         connection = sqlite3.connect(
             self.name,
             timeout=self._options.retry_budget,
             isolation_level=None,
             check_same_thread=False,
+            uri=self.name.startswith("file:"),
             cached_statements=_CACHED_STATEMENTS,
         )
         try:
@@ -124,9 +129,7 @@ class _Job:
 
     __slots__ = ("done", "error", "future", "reply", "request")
 
-    def __init__(
-        self, request: Request | None, future: asyncio.Future[Any] | None = None
-    ) -> None:
+    def __init__(self, request: Request | None, future: asyncio.Future[Any] | None = None) -> None:
         self.request = request
         self.future = future
         self.done = False
@@ -223,15 +226,13 @@ class SqliteBackend(Backend):
             try:
                 cursor = connection.cursor()
                 cursor.execute("BEGIN")
-                try:
-                    return self._requests.reads[type(request)](cursor, request)
-                finally:
-                    cursor.execute("COMMIT")
-            except sqlite3.Error:
+                reply = self._requests.reads[type(request)](cursor, request)
+                cursor.execute("COMMIT")
+            except BaseException:
                 connection.close()
                 raise
-            finally:
-                self._give_back(connection)
+            self._give_back(connection)
+            return reply
 
     def _reader(self) -> sqlite3.Connection:
         with self._pooling:
@@ -314,31 +315,40 @@ class SqliteBackend(Backend):
             cursor.row_factory = None
             try:
                 self._begin(connection, cursor)
-                for job in jobs:
-                    if job.request is not None:
-                        self._answer(cursor, job)
+                if len(jobs) == 1:
+                    if not self._answer(cursor, jobs[0]):
+                        self._abandon(connection)
+                        return
+                else:
+                    for job in jobs:
+                        self._answer_apart(cursor, job)
                 self._commit(connection, cursor)
             except BaseException:
                 self._abandon(connection)
                 raise
 
-    def _answer(self, cursor: sqlite3.Cursor, job: _Job) -> None:
+    def _answer(self, cursor: sqlite3.Cursor, job: _Job) -> bool:
+        """Answer a request; False where what it did is not to be kept."""
         request = job.request
-        answers = self._requests
-        kind = type(request)
+        if request is None:
+            return True
+        answer = self._requests.reads.get(type(request)) or self._requests.changes[type(request)]
+        with translate(self._source.name, request):
+            job.reply = answer(cursor, request)
+        lacks_chunks = isinstance(request, (Commit, Write)) and job.reply
+        return not lacks_chunks
+
+    def _answer_apart(self, cursor: sqlite3.Cursor, job: _Job) -> None:
+        """Answer a request so that its failure leaves its neighbours alone."""
         cursor.execute("SAVEPOINT request")
+        is_kept = False
         try:
-            with translate(self._source.name, request):
-                if kind in answers.reads:
-                    job.reply = answers.reads[kind](cursor, request)
-                else:
-                    job.reply = answers.changes[kind](cursor, request)
+            is_kept = self._answer(cursor, job)
         except Exception as error:  # its caller gets it, its neighbours go on
             if not cursor.connection.in_transaction:
                 raise  # SQLite rolled all of it back, for want of room for example
             job.error = error
-        lacks_chunks = isinstance(request, (Commit, Write)) and job.reply
-        if job.error is not None or lacks_chunks:
+        if not is_kept:
             cursor.execute("ROLLBACK TO request")
         cursor.execute("RELEASE request")
 
@@ -383,8 +393,3 @@ class SqliteBackend(Backend):
                 connection.rollback()
             elif connection.in_transaction:
                 connection.execute("ROLLBACK")
-
-
-def path_of(name: str) -> str:
-    """A path as given, or `:memory:`; relative paths are taken from here, once."""
-    return name if name == MEMORY or name.startswith("file:") else str(Path(name).absolute())

@@ -55,7 +55,11 @@ class AiosqliteBackend(Backend):
             work.close()
             raise ConfigurationError(
                 "a sync method of a saver with an aiosqlite connection was called "
-                + ("on its event loop's own thread" if is_own else "while its event loop is not running")
+                + (
+                    "on its event loop's own thread"
+                    if is_own
+                    else "while its event loop is not running"
+                )
                 + ". Use the async method, or give the saver a path: it then serves both sides."
             )
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

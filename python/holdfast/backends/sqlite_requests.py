@@ -9,7 +9,7 @@ from typing import Any
 
 from holdfast._core import references
 from holdfast.backends.base import (
-    OPERATION_MEMORY,
+    OPERATION_ID_BYTES,
     Ancestors,
     Census,
     ChunkIds,
@@ -35,8 +35,9 @@ from holdfast.backends.base import (
 LAYOUT = 1
 # Below the least limit on variables that builds of SQLite have (999).
 _MANY = 500
-# Milliseconds between removals of old operation ids.
-_TIDY = 60_000
+# Operations that a thread remembers. Requests are answered in this process, where no
+# reply is lost: few can ever be repeated.
+_OPERATIONS = 32
 _VACUUM_PAGES = 512
 
 _Id = str | bytes
@@ -70,9 +71,8 @@ class Requests:
         self.blob_ids = name("blob_ids")
         self.runs = name("runs")
         self.runs_of = name("runs_of_thread")
-        self.operations = name("operations")
         self.layout = name("layout")
-        self._tidied = 0
+        self._can_return = sqlite3.sqlite_version_info >= (3, 35)
         self.reads: dict[type, Callable[[sqlite3.Cursor, Any], Any]] = {
             Head: self._head,
             GetRecord: self._get_record,
@@ -103,10 +103,11 @@ class Requests:
             # AUTOINCREMENT: the key of a removed thread must not name the next one.
             f"CREATE TABLE IF NOT EXISTS {self.threads} (key INTEGER PRIMARY KEY AUTOINCREMENT, "
             "thread_id NOT NULL UNIQUE, epoch INTEGER NOT NULL, created_at REAL NOT NULL, "
-            "updated_at REAL NOT NULL)",
+            "updated_at REAL NOT NULL, operations BLOB NOT NULL)",
+            # With a rowid: a record above a quarter of a page would take pages of its own.
             f"CREATE TABLE IF NOT EXISTS {self.checkpoints} (thread INTEGER NOT NULL, "
             "checkpoint_ns NOT NULL, checkpoint_id NOT NULL, parent_id, record BLOB NOT NULL, "
-            "PRIMARY KEY (thread, checkpoint_ns, checkpoint_id)) WITHOUT ROWID",
+            "PRIMARY KEY (thread, checkpoint_ns, checkpoint_id))",
             f"CREATE TABLE IF NOT EXISTS {self.writes} (thread INTEGER NOT NULL, "
             "checkpoint_ns NOT NULL, checkpoint_id NOT NULL, task_id NOT NULL, "
             "idx INTEGER NOT NULL, data BLOB NOT NULL, "
@@ -119,8 +120,6 @@ class Requests:
             f"CREATE TABLE IF NOT EXISTS {self.runs} (run_id NOT NULL, thread INTEGER NOT NULL, "
             "PRIMARY KEY (run_id, thread)) WITHOUT ROWID",
             f"CREATE INDEX IF NOT EXISTS {self.runs_of} ON {self.runs} (thread)",
-            f"CREATE TABLE IF NOT EXISTS {self.operations} (thread INTEGER NOT NULL, "
-            "id BLOB NOT NULL, PRIMARY KEY (thread, id)) WITHOUT ROWID",
         ):
             cursor.execute(statement)
         if self.stored_layout(cursor) is None:
@@ -322,9 +321,7 @@ class Requests:
             for ns, id, record in rows
         ]
 
-    def _mark(
-        self, cursor: sqlite3.Cursor, request: Mark
-    ) -> tuple[int, set[tuple[int, bytes]]]:
+    def _mark(self, cursor: sqlite3.Cursor, request: Mark) -> tuple[int, set[tuple[int, bytes]]]:
         key = self._key(cursor, request.thread_id)
         marked: set[tuple[int, bytes]] = set()
         for table, column in ((self.checkpoints, "record"), (self.writes, "data")):
@@ -345,35 +342,29 @@ class Requests:
 
     def _begin(self, cursor: sqlite3.Cursor, thread_id: str, operation: bytes) -> int | None:
         """The thread's key, its epoch raised; None where the operation was done before."""
-        key = self._key(cursor, thread_id)
+        id = to_column(thread_id)
         now = time.time()
-        if key is None:
-            cursor.execute(
-                f"INSERT INTO {self.threads} (thread_id, epoch, created_at, updated_at) "
-                "VALUES (?, 1, ?, ?)",
-                (to_column(thread_id), now, now),
-            )
-            key = cursor.lastrowid or 0
-        else:
-            cursor.execute(
-                f"UPDATE {self.threads} SET epoch = epoch + 1, updated_at = ? WHERE key = ?",
-                (now, key),
-            )
-        cursor.execute(
-            f"INSERT OR IGNORE INTO {self.operations} VALUES (?, ?)", (key, operation)
+        kept = -_OPERATIONS * OPERATION_ID_BYTES
+        update = (
+            f"UPDATE {self.threads} SET epoch = epoch + 1, updated_at = ?, "
+            "operations = CAST(substr(operations || ?, ?) AS BLOB) "
+            "WHERE thread_id = ? AND NOT instr(operations, ?)"
         )
-        if not cursor.rowcount:
-            return None
-        self._tidy(cursor, operation)
+        values = (now, operation, kept, id, operation)
+        key: int | None = None
+        if self._can_return:
+            row = cursor.execute(f"{update} RETURNING key", values).fetchone()
+            key = row[0] if row else None
+        elif cursor.execute(update, values).rowcount:
+            key = self._key(cursor, thread_id)
+        if key is None and self._key(cursor, thread_id) is None:
+            cursor.execute(
+                f"INSERT INTO {self.threads} "
+                "(thread_id, epoch, created_at, updated_at, operations) VALUES (?, 1, ?, ?, ?)",
+                (id, now, now, operation),
+            )
+            key = cursor.lastrowid
         return key
-
-    def _tidy(self, cursor: sqlite3.Cursor, operation: bytes) -> None:
-        """Now and then, forget operations that no retry can repeat any more."""
-        now = int.from_bytes(operation[:6], "big")
-        if now - self._tidied > _TIDY:
-            self._tidied = now
-            oldest = max(0, now - int(OPERATION_MEMORY * 1000)).to_bytes(6, "big")
-            cursor.execute(f"DELETE FROM {self.operations} WHERE id < ?", (oldest,))
 
     def _store(self, cursor: sqlite3.Cursor, key: int, request: Commit | Write) -> Missing:
         """Insert chunks and verify the frontier."""
@@ -441,7 +432,7 @@ class Requests:
             self._drop(cursor, key)
 
     def _drop(self, cursor: sqlite3.Cursor, key: int) -> None:
-        for table in (self.checkpoints, self.writes, self.blobs, self.runs, self.operations):
+        for table in (self.checkpoints, self.writes, self.blobs, self.runs):
             cursor.execute(f"DELETE FROM {table} WHERE thread = ?", (key,))
         cursor.execute(f"DELETE FROM {self.threads} WHERE key = ?", (key,))
         self._vacuum(cursor)
@@ -480,8 +471,7 @@ class Requests:
         places = [(key, to_column(ns), to_column(id)) for ns, id in request.checkpoints]
         for table in (self.writes, self.checkpoints):
             cursor.executemany(
-                f"DELETE FROM {table} "
-                "WHERE thread = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
+                f"DELETE FROM {table} WHERE thread = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
                 places,
             )
         cursor.executemany(

@@ -1,0 +1,1 @@
+"""What the tests share: the stores, the two sides of a saver, and checkpoints to put."""
