@@ -14,7 +14,7 @@ from holdfast.errors import (
     StoreUnavailable,
     ThreadDeleted,
 )
-from holdfast.open import from_config, open  # noqa: A004 - the public name
+from holdfast.open import from_config, open
 from holdfast.options import Options
 from holdfast.saver import Saver
 from holdfast.savers import AsyncSqliteSaver, InMemorySaver, MemorySaver, SqliteSaver

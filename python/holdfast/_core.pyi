@@ -3,12 +3,13 @@
 Ids of chunks are 16 bytes. What a serializer made of a value is a pair of tag and bytes.
 """
 
-from collections.abc import Sequence
-from typing import Final, TypeAlias, final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias, final
 
 __all__ = [
     "FORMAT",
     "RELEASE",
+    "Codec",
     "Core",
     "CoreError",
     "Draft",
@@ -36,6 +37,25 @@ class CoreError(Exception): ...
 class IntegrityError(CoreError): ...
 class FormatError(CoreError): ...
 class MissingChunk(IntegrityError): ...
+
+@final
+class Codec:
+    """Encodes and decodes msgpack as LangGraph's serializer does; one for each process."""
+
+    def __new__(
+        cls,
+        dumps: Callable[[Any], tuple[str, bytes]],
+        snapshot: type[Any],
+        classes: Sequence[type[Any]],
+    ) -> Codec:
+        """`dumps` is upstream's `dumps_typed`; `classes` may be read and built directly."""
+    def encode(self, object: Any) -> bytes | None:
+        """The msgpack bytes of a value; None where upstream must make them."""
+    def decode(self, data: bytes, hook: Callable[[int, bytes], Any]) -> tuple[Any, bool]:
+        """The value of msgpack bytes, and whether it is one; upstream must read others.
+
+        `hook` is called for extension objects that are not built here.
+        """
 
 @final
 class Core:

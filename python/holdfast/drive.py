@@ -20,7 +20,7 @@ def drive(steps: Steps[T], execute: Callable[[Request], Any]) -> T:
             while True:
                 try:
                     reply = execute(request)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - the steps decide
                     request = steps.throw(error)
                 else:
                     request = steps.send(reply)
@@ -36,7 +36,7 @@ async def adrive(steps: Steps[T], execute: Callable[[Request], Awaitable[Any]]) 
             while True:
                 try:
                     reply = await execute(request)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - the steps decide
                     request = steps.throw(error)
                 else:
                     request = steps.send(reply)

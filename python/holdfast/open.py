@@ -35,7 +35,7 @@ _SCHEMES: dict[str, Callable[..., Saver]] = {"memory": _memory, "sqlite": _sqlit
 _TYPES = {"memory": "memory://", "sqlite": "sqlite:///holdfast.db", "file": "sqlite:///holdfast.db"}
 
 
-def open(url: str | None = None, **options: Any) -> Saver:  # noqa: A001 - the public name
+def open(url: str | None = None, **options: Any) -> Saver:
     """A saver for the store that a URL names.
 
     Args:

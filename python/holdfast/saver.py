@@ -24,7 +24,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from typing_extensions import Self
 
-from holdfast import retention, steps
+from holdfast import steps
 from holdfast._core import Core
 from holdfast.backends.base import Backend
 from holdfast.drive import Steps, adrive, drive
@@ -279,27 +279,27 @@ class Saver(BaseCheckpointSaver[str]):
 
     def delete_thread(self, thread_id: str) -> None:
         """Remove all of a thread: checkpoints, writes, chunks."""
-        self._run(retention.delete_thread(self._live.core, str(thread_id)))
+        self._run(steps.delete_thread(self._live.core, str(thread_id)))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """As `delete_thread`."""
-        await self._arun(retention.delete_thread(self._live.core, str(thread_id)))
+        await self._arun(steps.delete_thread(self._live.core, str(thread_id)))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Remove the checkpoints of runs, but for those that delta channels are rebuilt from."""
-        self._run(retention.delete_for_runs(self._live.core, self.serde, run_ids))
+        self._run(steps.delete_for_runs(self._live.core, self.serde, run_ids))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """As `delete_for_runs`."""
-        await self._arun(retention.delete_for_runs(self._live.core, self.serde, run_ids))
+        await self._arun(steps.delete_for_runs(self._live.core, self.serde, run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread with its whole history."""
-        self._run(retention.copy_thread(str(source_thread_id), str(target_thread_id)))
+        self._run(steps.copy_thread(str(source_thread_id), str(target_thread_id)))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """As `copy_thread`."""
-        await self._arun(retention.copy_thread(str(source_thread_id), str(target_thread_id)))
+        await self._arun(steps.copy_thread(str(source_thread_id), str(target_thread_id)))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Keep the latest checkpoint of each namespace (`keep_latest`), or none (`delete`).
@@ -310,8 +310,8 @@ class Saver(BaseCheckpointSaver[str]):
             TypeError: `thread_ids` is a str.
             ValueError: The strategy is unknown.
         """
-        self._run(retention.prune(self._live.core, self.serde, thread_ids, strategy))
+        self._run(steps.prune(self._live.core, self.serde, thread_ids, strategy))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As `prune`."""
-        await self._arun(retention.prune(self._live.core, self.serde, thread_ids, strategy))
+        await self._arun(steps.prune(self._live.core, self.serde, thread_ids, strategy))

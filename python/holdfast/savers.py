@@ -10,8 +10,14 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from typing_extensions import Self
 
 from holdfast.backends.memory import MemoryBackend
-from holdfast.backends.sqlite import MEMORY, File, Injected, SqliteBackend
-from holdfast.backends.sqlite_aiosqlite import AiosqliteBackend, is_aiosqlite
+from holdfast.backends.sqlite import (
+    MEMORY,
+    AiosqliteBackend,
+    File,
+    Injected,
+    SqliteBackend,
+    is_aiosqlite,
+)
 from holdfast.errors import ConfigurationError
 from holdfast.options import Options
 from holdfast.saver import Saver

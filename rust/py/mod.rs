@@ -1,9 +1,12 @@
 //! The extension module `holdfast._core`: the only place that knows Python.
 
 mod core;
+mod decode;
 mod draft;
+mod encode;
 mod error;
 mod keys;
+mod messages;
 mod reader;
 mod text;
 
@@ -21,6 +24,8 @@ mod _core {
     use super::error::{CoreError, FormatError, IntegrityError, MissingChunk};
     #[pymodule_export]
     use super::keys::{escape, unescape, Keys};
+    #[pymodule_export]
+    use super::messages::Codec;
     #[pymodule_export]
     use super::reader::{Reader, Record, Write};
 

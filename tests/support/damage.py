@@ -8,6 +8,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+BOOKKEEPING = {"operations"}
+"""Columns that no checkpoint is read from."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -24,7 +27,7 @@ class Cell:
 
 
 def cells(path: Path) -> list[Cell]:
-    """All bytes that the tables of a file hold outside of their keys."""
+    """All bytes of checkpoints that the tables of a file hold outside of their keys."""
     found = []
     with closing(sqlite3.connect(path)) as connection:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
@@ -32,7 +35,7 @@ def cells(path: Path) -> list[Cell]:
             columns = connection.execute(f'PRAGMA table_info("{table}")').fetchall()
             keys = [name for _, name, _, _, _, rank in columns if rank]
             for _, column, kind, _, _, rank in columns:
-                if kind != "BLOB" or rank:
+                if kind != "BLOB" or rank or column in BOOKKEEPING:
                     continue
                 names = ", ".join(f'"{name}"' for name in [*keys, column])
                 for *key, value in connection.execute(f'SELECT {names} FROM "{table}"'):

@@ -1,8 +1,7 @@
-"""What is removed, and when: threads, runs, old checkpoints, and the chunks they leave.
+"""Remove threads, runs and old checkpoints, and copy threads.
 
-Removing is in two steps. First checkpoints go, with their writes. Then chunks go that no
-record and no write reaches, in batches, parents before children, each batch only while
-no other commit came between.
+Removing is in two steps. First checkpoints go, with their writes; then `sweep` removes
+the chunks that they leave.
 """
 
 from __future__ import annotations
@@ -13,15 +12,11 @@ from typing import Any
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import TASKS
 
-from holdfast._core import Core, Reader, Record, references
+from holdfast._core import Core, Reader, Record
 from holdfast.backends.base import (
     Census,
-    ChunkIds,
-    Chunks,
     Copy,
-    Discard,
     Forget,
-    Mark,
     Remove,
     Row,
     RunThreads,
@@ -30,12 +25,12 @@ from holdfast.backends.base import (
 )
 from holdfast.drive import Steps
 from holdfast.errors import CheckpointCorrupted, reading
-from holdfast.steps import complete, read_metadata
+from holdfast.steps.load import complete, predates_sends, read_metadata
+from holdfast.steps.sweep import sweep_thread
 
-_BATCH = 1000
 _CONDITIONAL_ATTEMPTS = 5
 _DELTA_COUNTERS = "counters_since_delta_snapshot"
-PRUNE_STRATEGIES = ("keep_latest", "delete")
+_PRUNE_STRATEGIES = ("keep_latest", "delete")
 
 _Key = tuple[str, str]
 
@@ -57,9 +52,9 @@ def prune(
     """Remove whole threads, or all but the latest checkpoint of each namespace."""
     if isinstance(thread_ids, str):
         raise TypeError("thread_ids must be a sequence of thread ids, not a str")
-    if strategy not in PRUNE_STRATEGIES:
+    if strategy not in _PRUNE_STRATEGIES:
         raise ValueError(
-            f"unknown prune strategy {strategy!r}, there are: {', '.join(PRUNE_STRATEGIES)}"
+            f"unknown prune strategy {strategy!r}, there are: {', '.join(_PRUNE_STRATEGIES)}"
         )
     for thread_id in map(str, thread_ids):
         if strategy == "delete":
@@ -169,7 +164,11 @@ def _keep_latest(history: History) -> Steps[set[_Key]]:
             (of, id) in history.items and heads.get(of) != (of, id) for of, id in parents.items()
         ):
             kept.discard(key)
-    old = {key: history.items[key].parent_key() for key in kept if _is_before_v4(history, key)}
+    old = {
+        key: history.items[key].parent_key()
+        for key in kept
+        if predates_sends(history.serde, history.reader, history.items[key].record)
+    }
     parents_of_old = [parent for parent in old.values() if parent in history.items]
     if parents_of_old:
         thread_id = history.items[parents_of_old[0]].row.thread_id
@@ -178,14 +177,6 @@ def _keep_latest(history: History) -> Steps[set[_Key]]:
             if any(history.reader.write(write.data).channel == TASKS for write in stored):
                 kept.add(key)
     return kept
-
-
-def _is_before_v4(history: History, key: _Key) -> bool:
-    item = history.items[key]
-    if item.parent_key() is None:
-        return False
-    version = history.serde.loads_typed(history.reader.skeleton(item.record)).get("v")
-    return isinstance(version, int) and version < 4
 
 
 def _thin(
@@ -221,63 +212,3 @@ def _thin(
         if (yield Remove(thread_id, condition, doomed, replaced, new_operation_id())):
             break
     yield from sweep_thread(core, thread_id)
-
-
-def sweep_thread(core: Core, thread_id: str) -> Steps[int]:
-    """Remove the chunks of a thread that nothing refers to; how many they were."""
-    alive: set[bytes] = set()
-    epoch = yield from _mark(core, thread_id, alive)
-    levels: dict[bytes, int] = {}
-    after = b""
-    while epoch is not None and (page := (yield ChunkIds(thread_id, after, _BATCH))):
-        levels.update((id, level) for id, level in page if id not in alive)
-        after = page[-1][0]
-    # Parents first: what a stored page lists is stored at every moment.
-    garbage = sorted(levels, key=lambda id: -levels[id])
-    removed = 0
-    while garbage and epoch is not None:
-        batch = garbage[:_BATCH]
-        if (yield Discard(thread_id, batch, epoch)):
-            core.discard(thread_id, batch)
-            removed += len(batch)
-            del garbage[:_BATCH]
-        else:
-            epoch = yield from _mark(core, thread_id, alive)
-            garbage = [id for id in garbage if id not in alive]
-    return removed
-
-
-def _mark(core: Core, thread_id: str, alive: set[bytes]) -> Steps[int | None]:
-    """Add to `alive` all that the thread's records and writes reach; the epoch of that.
-
-    None where a living page is missing: then nothing is removed, so that nothing that a
-    repair could use is lost.
-    """
-    last = None
-    while True:
-        with reading(thread_id, "*", "*"):
-            epoch, front = yield Mark(thread_id)
-        reached: set[bytes] = set()
-        is_whole = True
-        while front and is_whole:
-            fresh = {(level, id) for level, id in front if id not in reached}
-            reached.update(id for _, id in fresh)
-            nodes = [id for level, id in fresh if level > 0]
-            front = set()
-            for start in range(0, len(nodes), _BATCH):
-                batch = nodes[start : start + _BATCH]
-                with reading(thread_id, "*", "*"):
-                    chunks = yield Chunks(thread_id, batch, _nothing)
-                    is_whole = is_whole and len(chunks) == len(batch)
-                    for data in chunks.values():
-                        front.update(references(data)[1])
-        if is_whole:
-            alive |= reached
-            return int(epoch)
-        if epoch == last:
-            return None
-        last = epoch
-
-
-def _nothing(_: Sequence[bytes]) -> list[bytes]:
-    return []

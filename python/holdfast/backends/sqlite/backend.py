@@ -1,4 +1,4 @@
-"""One SQLite file: write-ahead log, one writer at a time with grouped commits, readers apart.
+"""One writer at a time with grouped commits, and readers apart.
 
 Changes that wait at the same moment become one transaction, each in a savepoint of its
 own, so that they share one flush to disk and fail alone. Whoever comes first does the
@@ -8,120 +8,23 @@ work of all: a calling thread, or for event loops a thread of the backend's own.
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import threading
-import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from holdfast.backends.base import Backend, Commit, Request, Write
-from holdfast.backends.sqlite_errors import translate
-from holdfast.backends.sqlite_requests import LAYOUT, Requests
-from holdfast.errors import ConfigurationError, FormatTooNew, StoreUnavailable
+from holdfast.backends.sqlite.changes import Changes
+from holdfast.backends.sqlite.connections import Source, inherited
+from holdfast.backends.sqlite.errors import translate
+from holdfast.backends.sqlite.reads import Reads
+from holdfast.backends.sqlite.tables import LAYOUT, Tables
+from holdfast.errors import FormatTooNew, StoreUnavailable
 from holdfast.options import Options
 
-MEMORY = ":memory:"
 _READERS = 4
-_CACHED_STATEMENTS = 256
-# Connections of a parent process: closing them in a child would drop the parent's locks.
-_inherited: list[object] = []
-
-
-class Source(Protocol):
-    """Where connections come from."""
-
-    is_shared: bool
-    """Whether there is but one connection, for reads and writes alike."""
-    name: str
-
-    def open(self) -> sqlite3.Connection: ...
-    def release(self, connection: sqlite3.Connection) -> None: ...
-    def after_fork(self, inherited: sqlite3.Connection | None) -> sqlite3.Connection | None: ...
-
-
-class File:
-    """A database file, or a database in memory."""
-
-    def __init__(self, path: str | os.PathLike[str], options: Options) -> None:
-        self.name = os.fspath(path)
-        self.is_shared = self.name == MEMORY
-        self._options = options
-        self._is_absolute = self.is_shared or self.name.startswith("file:")
-
-    def open(self) -> sqlite3.Connection:
-        if not self._is_absolute:
-            # Once: a later change of directory must not lead to another file.
-            self.name, self._is_absolute = str(Path(self.name).absolute()), True
-        connection = sqlite3.connect(
-            self.name,
-            timeout=self._options.retry_budget,
-            isolation_level=None,
-            check_same_thread=False,
-            uri=self.name.startswith("file:"),
-            cached_statements=_CACHED_STATEMENTS,
-        )
-        try:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            self._enter_wal(connection)
-            connection.execute(f"PRAGMA synchronous = {self._options.synchronous}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _enter_wal(self, connection: sqlite3.Connection) -> None:
-        # The change of mode does not wait for other connections by itself.
-        deadline = time.monotonic() + self._options.retry_budget
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL").fetchall()
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.005)
-            else:
-                return
-
-    def release(self, connection: sqlite3.Connection) -> None:
-        connection.close()
-
-    def after_fork(self, inherited: sqlite3.Connection | None) -> sqlite3.Connection | None:
-        # A database in memory was copied with the process; a file must be opened anew.
-        if not self.is_shared or inherited is None:
-            return None
-        if inherited.in_transaction:
-            inherited.execute("ROLLBACK")
-        return inherited
-
-
-class Injected:
-    """A connection that the caller opened and will close."""
-
-    is_shared = True
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection: sqlite3.Connection | None = connection
-        self.name = "the given connection"
-
-    def open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise ConfigurationError(
-                "SQLite: the saver's connection was opened by the parent of this process, and "
-                "SQLite forbids to use it here. Give the saver a path instead of a connection."
-            )
-        return self._connection
-
-    def release(self, connection: sqlite3.Connection) -> None:
-        pass
-
-    def after_fork(self, inherited: sqlite3.Connection | None) -> sqlite3.Connection | None:
-        _inherited.append(self._connection)
-        self._connection = None
-        return None
 
 
 class _Job:
@@ -162,8 +65,9 @@ class SqliteBackend(Backend):
 
     def __init__(self, source: Source, options: Options) -> None:
         self._source = source
-        self._options = options
-        self._requests = Requests(options.table)
+        self._tables = Tables(options.table)
+        self._reads = Reads(self._tables).answers
+        self._changes = Changes(self._tables).answers
         self._reset()
 
     def _reset(self) -> None:
@@ -185,12 +89,12 @@ class SqliteBackend(Backend):
         await self._achange(None)
 
     def execute(self, request: Request) -> Any:
-        if type(request) in self._requests.reads and not self._source.is_shared:
+        if type(request) in self._reads and not self._source.is_shared:
             return self._read(request)
         return self._change(_Job(request))
 
     async def aexecute(self, request: Request) -> Any:
-        if type(request) in self._requests.reads and not self._source.is_shared:
+        if type(request) in self._reads and not self._source.is_shared:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads(), self._read, request)
         return await self._achange(request)
@@ -211,7 +115,7 @@ class SqliteBackend(Backend):
         await asyncio.get_running_loop().run_in_executor(None, self.close)
 
     def after_fork(self) -> None:
-        _inherited.append((self._writer, self._readers, self._executor))
+        inherited.append((self._writer, self._readers, self._executor))
         writer = self._source.after_fork(self._writer)
         self._reset()
         self._writer = writer
@@ -226,7 +130,7 @@ class SqliteBackend(Backend):
             try:
                 cursor = connection.cursor()
                 cursor.execute("BEGIN")
-                reply = self._requests.reads[type(request)](cursor, request)
+                reply = self._reads[type(request)](cursor, request)
                 cursor.execute("COMMIT")
             except BaseException:
                 connection.close()
@@ -332,7 +236,7 @@ class SqliteBackend(Backend):
         request = job.request
         if request is None:
             return True
-        answer = self._requests.reads.get(type(request)) or self._requests.changes[type(request)]
+        answer = self._reads.get(type(request)) or self._changes[type(request)]
         with translate(self._source.name, request):
             job.reply = answer(cursor, request)
         lacks_chunks = isinstance(request, (Commit, Write)) and job.reply
@@ -361,13 +265,13 @@ class SqliteBackend(Backend):
             cursor.row_factory = None
             self._begin(self._writer, cursor)
             try:
-                found = self._requests.stored_layout(cursor)
+                found = self._tables.stored_layout(cursor)
                 if found is not None and found > LAYOUT:
                     raise FormatTooNew(
                         f"{self._source.name}: tables of layout {found}, this version of "
                         f"holdfast reads up to {LAYOUT}. Upgrade holdfast to use them."
                     )
-                self._requests.create(cursor)
+                self._tables.create(cursor)
                 self._commit(self._writer, cursor)
             except BaseException:
                 self._abandon(self._writer)

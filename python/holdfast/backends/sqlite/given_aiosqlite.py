@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 from holdfast.backends.base import Backend, Request
-from holdfast.backends.sqlite import Injected, SqliteBackend
+from holdfast.backends.sqlite.backend import SqliteBackend
+from holdfast.backends.sqlite.connections import Injected
 from holdfast.errors import ConfigurationError
 from holdfast.options import Options
 

@@ -1,0 +1,110 @@
+"""Where connections come from: a path, or the caller's own."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Protocol
+
+from holdfast.errors import ConfigurationError
+from holdfast.options import Options
+
+MEMORY = ":memory:"
+_CACHED_STATEMENTS = 256
+inherited: list[object] = []
+"""What a parent process opened: closing it in a child would drop the parent's locks."""
+
+
+class Source(Protocol):
+    """Where connections come from."""
+
+    is_shared: bool
+    """Whether there is but one connection, for reads and writes alike."""
+    name: str
+
+    def open(self) -> sqlite3.Connection: ...
+    def release(self, connection: sqlite3.Connection) -> None: ...
+    def after_fork(self, writer: sqlite3.Connection | None) -> sqlite3.Connection | None: ...
+
+
+class File:
+    """A database file, or a database in memory."""
+
+    def __init__(self, path: str | os.PathLike[str], options: Options) -> None:
+        self.name = os.fspath(path)
+        self.is_shared = self.name == MEMORY
+        self._options = options
+        self._is_absolute = self.is_shared or self.name.startswith("file:")
+
+    def open(self) -> sqlite3.Connection:
+        if not self._is_absolute:
+            # Once: a later change of directory must not lead to another file.
+            self.name, self._is_absolute = str(Path(self.name).absolute()), True
+        connection = sqlite3.connect(
+            self.name,
+            timeout=self._options.retry_budget,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=self.name.startswith("file:"),
+            cached_statements=_CACHED_STATEMENTS,
+        )
+        try:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            self._enter_wal(connection)
+            connection.execute(f"PRAGMA synchronous = {self._options.synchronous}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _enter_wal(self, connection: sqlite3.Connection) -> None:
+        # The change of mode does not wait for other connections by itself.
+        deadline = time.monotonic() + self._options.retry_budget
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
+            else:
+                return
+
+    def release(self, connection: sqlite3.Connection) -> None:
+        connection.close()
+
+    def after_fork(self, writer: sqlite3.Connection | None) -> sqlite3.Connection | None:
+        # A database in memory was copied with the process; a file must be opened anew.
+        if not self.is_shared or writer is None:
+            return None
+        if writer.in_transaction:
+            writer.execute("ROLLBACK")
+        return writer
+
+
+class Injected:
+    """A connection that the caller opened and will close."""
+
+    is_shared = True
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection: sqlite3.Connection | None = connection
+        self.name = "the given connection"
+
+    def open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise ConfigurationError(
+                "SQLite: the saver's connection was opened by the parent of this process, and "
+                "SQLite forbids to use it here. Give the saver a path instead of a connection."
+            )
+        return self._connection
+
+    def release(self, connection: sqlite3.Connection) -> None:
+        pass
+
+    def after_fork(self, writer: sqlite3.Connection | None) -> sqlite3.Connection | None:
+        inherited.append(self._connection)
+        self._connection = None
+        return None

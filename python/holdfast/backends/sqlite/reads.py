@@ -1,0 +1,239 @@
+"""Each request that reads, as SQL."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from holdfast._core import references
+from holdfast.backends.base import (
+    Ancestors,
+    Census,
+    ChunkIds,
+    Chunks,
+    GetRecord,
+    Head,
+    Mark,
+    Page,
+    Row,
+    RunThreads,
+    StoredWrite,
+    WritesOf,
+    follow,
+)
+from holdfast.backends.sqlite.tables import Column, Tables, batches, from_column, marks, to_column
+
+
+class Reads:
+    """Answers requests on the cursor of an open transaction."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self.answers: dict[type, Callable[[sqlite3.Cursor, Any], Any]] = {
+            Head: self._head,
+            GetRecord: self._get_record,
+            Chunks: self._chunks,
+            WritesOf: self._writes_of,
+            Page: self._page,
+            Ancestors: self._ancestors,
+            RunThreads: self._run_threads,
+            Census: self._census,
+            Mark: self._mark,
+            ChunkIds: self._chunk_ids,
+        }
+
+    def _head(self, cursor: sqlite3.Cursor, request: Head) -> Row | None:
+        key = self._tables.key(cursor, request.thread_id)
+        if key is None:
+            return None
+        ns = to_column(request.checkpoint_ns)
+        if request.checkpoint_id is None:
+            row = cursor.execute(
+                f"SELECT checkpoint_id, record FROM {self._tables.checkpoints} "
+                "WHERE thread = ? AND checkpoint_ns = ? ORDER BY checkpoint_id DESC LIMIT 1",
+                (key, ns),
+            ).fetchone()
+        else:
+            row = cursor.execute(
+                f"SELECT checkpoint_id, record FROM {self._tables.checkpoints} "
+                "WHERE thread = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
+                (key, ns, to_column(request.checkpoint_id)),
+            ).fetchone()
+        if row is None:
+            return None
+        checkpoint_id, record = row
+        writes = self._writes_at(cursor, key, ns, checkpoint_id)
+        stored = [record, *(write.data for write in writes)]
+        chunks = follow(stored, request.lacking, lambda ids: self._fetch(cursor, key, ids))
+        return Row(
+            request.thread_id,
+            request.checkpoint_ns,
+            from_column(checkpoint_id),
+            record,
+            writes,
+            chunks,
+        )
+
+    def _writes_at(
+        self, cursor: sqlite3.Cursor, key: int, ns: Column, checkpoint_id: Column
+    ) -> list[StoredWrite]:
+        rows = cursor.execute(
+            f"SELECT task_id, idx, data FROM {self._tables.writes} "
+            "WHERE thread = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
+            (key, ns, checkpoint_id),
+        )
+        return [StoredWrite(from_column(task_id), idx, data) for task_id, idx, data in rows]
+
+    def _fetch(self, cursor: sqlite3.Cursor, key: int, ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        for some in batches(ids):
+            found.update(
+                cursor.execute(
+                    f"SELECT id, data FROM {self._tables.blobs} "
+                    f"WHERE thread = ? AND id IN ({marks(some)})",
+                    (key, *some),
+                )
+            )
+        return found
+
+    def _get_record(self, cursor: sqlite3.Cursor, request: GetRecord) -> bytes | None:
+        row = cursor.execute(
+            f"SELECT record FROM {self._tables.checkpoints} "
+            "WHERE thread = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
+            (
+                self._tables.key(cursor, request.thread_id),
+                to_column(request.checkpoint_ns),
+                to_column(request.checkpoint_id),
+            ),
+        ).fetchone()
+        return row[0] if row else None
+
+    def _chunks(self, cursor: sqlite3.Cursor, request: Chunks) -> dict[bytes, bytes]:
+        key = self._tables.key(cursor, request.thread_id)
+        if key is None:
+            return {}
+
+        def fetch(ids: Sequence[bytes]) -> dict[bytes, bytes]:
+            return self._fetch(cursor, key, ids)
+
+        found = fetch(request.ids)
+        return found | follow(found.values(), request.lacking, fetch)
+
+    def _writes_of(
+        self, cursor: sqlite3.Cursor, request: WritesOf
+    ) -> dict[tuple[str, str], list[StoredWrite]]:
+        key = self._tables.key(cursor, request.thread_id)
+        if key is None:
+            return {place: [] for place in request.places}
+        return {
+            (ns, id): self._writes_at(cursor, key, to_column(ns), to_column(id))
+            for ns, id in request.places
+        }
+
+    def _page(self, cursor: sqlite3.Cursor, request: Page) -> list[Row]:
+        where = ["1"]
+        values: list[Any] = []
+        if request.thread_id is not None:
+            where.append("c.thread = ?")
+            values.append(self._tables.key(cursor, request.thread_id))
+        if request.checkpoint_ns is not None:
+            where.append("c.checkpoint_ns = ?")
+            values.append(to_column(request.checkpoint_ns))
+        if request.checkpoint_id is not None:
+            where.append("c.checkpoint_id = ?")
+            values.append(to_column(request.checkpoint_id))
+        if request.before is not None:
+            where.append("c.checkpoint_id < ?")
+            values.append(to_column(request.before))
+        if request.cursor is not None:
+            after = request.cursor
+            where.append("(c.checkpoint_id, t.thread_id, c.checkpoint_ns) < (?, ?, ?)")
+            values += map(to_column, (after.checkpoint_id, after.thread_id, after.checkpoint_ns))
+        rows = cursor.execute(
+            "SELECT c.thread, t.thread_id, c.checkpoint_ns, c.checkpoint_id, c.record "
+            f"FROM {self._tables.checkpoints} c JOIN {self._tables.threads} t ON t.key = c.thread "
+            f"WHERE {' AND '.join(where)} "
+            "ORDER BY c.checkpoint_id DESC, t.thread_id DESC, c.checkpoint_ns DESC LIMIT ?",
+            (*values, request.limit),
+        ).fetchall()
+        return [
+            Row(
+                from_column(thread_id),
+                from_column(ns),
+                from_column(id),
+                record,
+                self._writes_at(cursor, key, ns, id),
+            )
+            for key, thread_id, ns, id, record in rows
+        ]
+
+    def _ancestors(self, cursor: sqlite3.Cursor, request: Ancestors) -> list[Row]:
+        key = self._tables.key(cursor, request.thread_id)
+        ns = to_column(request.checkpoint_ns)
+        start = None if request.checkpoint_id is None else to_column(request.checkpoint_id)
+        checkpoints = self._tables.checkpoints
+        rows = cursor.execute(
+            "WITH RECURSIVE line (id, depth) AS ("
+            f"  SELECT coalesce(?, (SELECT max(checkpoint_id) FROM {checkpoints} "
+            "     WHERE thread = ? AND checkpoint_ns = ?)), 0"
+            f"  UNION ALL SELECT c.parent_id, depth + 1 FROM line JOIN {checkpoints} c "
+            "     ON c.thread = ? AND c.checkpoint_ns = ? AND c.checkpoint_id = line.id "
+            "     WHERE c.parent_id IS NOT NULL"
+            "  LIMIT ?) "
+            f"SELECT c.checkpoint_id, c.record FROM line JOIN {checkpoints} c "
+            "ON c.thread = ? AND c.checkpoint_ns = ? AND c.checkpoint_id = line.id ORDER BY depth",
+            (start, key, ns, key, ns, request.limit, key, ns),
+        ).fetchall()
+        return [
+            Row(
+                request.thread_id,
+                request.checkpoint_ns,
+                from_column(id),
+                record,
+                [] if key is None else self._writes_at(cursor, key, ns, id),
+            )
+            for id, record in rows
+        ]
+
+    def _run_threads(self, cursor: sqlite3.Cursor, request: RunThreads) -> list[str]:
+        found: set[str] = set()
+        for some in batches(request.run_ids):
+            rows = cursor.execute(
+                f"SELECT t.thread_id FROM {self._tables.runs} r "
+                f"JOIN {self._tables.threads} t ON t.key = r.thread "
+                f"WHERE r.run_id IN ({marks(some)})",
+                [to_column(run_id) for run_id in some],
+            )
+            found.update(from_column(thread_id) for (thread_id,) in rows)
+        return sorted(found)
+
+    def _census(self, cursor: sqlite3.Cursor, request: Census) -> tuple[int, list[Row]]:
+        key = self._tables.key(cursor, request.thread_id)
+        rows = cursor.execute(
+            "SELECT checkpoint_ns, checkpoint_id, record "
+            f"FROM {self._tables.checkpoints} WHERE thread = ?",
+            (key,),
+        ).fetchall()
+        return self._tables.epoch(cursor, key), [
+            Row(request.thread_id, from_column(ns), from_column(id), record)
+            for ns, id, record in rows
+        ]
+
+    def _mark(self, cursor: sqlite3.Cursor, request: Mark) -> tuple[int, set[tuple[int, bytes]]]:
+        key = self._tables.key(cursor, request.thread_id)
+        marked: set[tuple[int, bytes]] = set()
+        for table, column in ((self._tables.checkpoints, "record"), (self._tables.writes, "data")):
+            rows = cursor.execute(f"SELECT {column} FROM {table} WHERE thread = ?", (key,))
+            for (data,) in rows:
+                marked.update(references(data)[1])
+        return self._tables.epoch(cursor, key), marked
+
+    def _chunk_ids(self, cursor: sqlite3.Cursor, request: ChunkIds) -> list[tuple[bytes, int]]:
+        # The first bytes of a stored chunk tell its level; a leaf's own may stand there.
+        rows = cursor.execute(
+            f"SELECT id, data FROM {self._tables.blobs} "
+            "WHERE thread = ? AND id > ? ORDER BY id LIMIT ?",
+            (self._tables.key(cursor, request.thread_id), request.after, request.limit),
+        )
+        return [(id, references(data)[0]) for id, data in rows]

@@ -1,0 +1,61 @@
+"""LangGraph's serializer, its bytes and its objects, from native code where that is sure.
+
+`JsonPlusSerializer` stays the authority: what the core does not know, refuses or finds
+odd is given to it whole, so that bytes, objects, limits and errors are its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.messages import (
+    AIMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
+
+from holdfast._core import Codec
+
+_CLASSES = (
+    HumanMessage,
+    AIMessage,
+    SystemMessage,
+    ToolMessage,
+    ChatMessage,
+    FunctionMessage,
+    Document,
+)
+
+_codec = Codec(JsonPlusSerializer().dumps_typed, _DeltaSnapshot, list(_CLASSES))
+
+
+class Serializer(JsonPlusSerializer):
+    """`JsonPlusSerializer`, several times faster; the same arguments, bytes and objects."""
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        """The tag and the bytes of a value.
+
+        Raises:
+            TypeError: Upstream refuses the value.
+        """
+        if obj is None or isinstance(obj, (bytes, bytearray)):
+            return super().dumps_typed(obj)
+        try:
+            packed = _codec.encode(obj)
+        except Exception:  # noqa: BLE001 - upstream meets the same error, and raises its own
+            packed = None
+        return super().dumps_typed(obj) if packed is None else ("msgpack", packed)
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        """The value of a tag and bytes."""
+        tag, packed = data
+        if tag != "msgpack" or self._custom_unpack_ext_hook or type(packed) is not bytes:
+            return super().loads_typed(data)
+        value, is_read = _codec.decode(packed, self._unpack_ext_hook)
+        return value if is_read else super().loads_typed(data)

@@ -1,0 +1,160 @@
+"""Fetch all that a stored checkpoint refers to, and decode it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from langgraph.checkpoint.base import CheckpointTuple, writes_sort_key
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import TASKS
+
+from holdfast._core import Core, MissingChunk, Reader, Record, Write
+from holdfast.backends.base import Chunks, Head, Row, StoredWrite, WritesOf
+from holdfast.drive import Steps
+from holdfast.errors import corrupted, reading
+from holdfast.steps.place import Place
+from holdfast.versions import next_version
+
+
+def complete(
+    core: Core, reader: Reader, thread_id: str, missing: Callable[[], list[bytes]]
+) -> Steps[None]:
+    """Fetch chunks until none is missing; MissingChunk where the store has one no more."""
+    asked: set[bytes] = set()
+    while ids := missing():
+        if asked.issuperset(ids):
+            raise MissingChunk(f"chunk {ids[0].hex()} is missing", ids[0])
+        asked.update(ids)
+        chunks = yield Chunks(thread_id, ids, partial(core.lacking, thread_id))
+        reader.add(list(chunks.items()))
+
+
+def _missing_of_row(reader: Reader, record: Record, writes: Sequence[Write]) -> list[bytes]:
+    missing = reader.missing(record)
+    for write in writes:
+        missing += reader.missing_write(write)
+    return missing
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A checkpoint with all its chunks at hand, not yet decoded."""
+
+    row: Row
+    reader: Reader
+    record: Record
+    writes: list[tuple[str, Write]]
+    sends: list[tuple[str, Write]]
+
+    def decode(self, serde: SerializerProtocol, *, remember: bool = False) -> CheckpointTuple:
+        """The tuple that LangGraph sees."""
+        row, reader, record = self.row, self.reader, self.record
+        loads = serde.loads_typed
+        place = Place(row.thread_id, row.checkpoint_ns, row.checkpoint_id)
+        with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
+            namespace = row.checkpoint_ns if remember else None
+            typed = reader.values(record, None, namespace)
+            checkpoint = loads(reader.skeleton(record))
+            metadata = loads(reader.metadata(record))
+            pending = [
+                (task_id, write.channel, reader.write_value(write))
+                for task_id, write in self.writes
+            ]
+            sends = [reader.write_value(write) for _, write in self.sends]
+            checkpoint.setdefault("channel_versions", record.versions())
+            checkpoint.setdefault("versions_seen", record.versions_seen())
+        checkpoint["channel_values"] = {channel: loads(value) for channel, value in typed}
+        if sends:
+            versions = checkpoint["channel_versions"]
+            checkpoint["channel_values"][TASKS] = [loads(value) for value in sends]
+            versions[TASKS] = max(versions.values()) if versions else next_version(None)
+        parent_id = record.parent_id
+        return CheckpointTuple(
+            config=place.config(row.checkpoint_id),
+            checkpoint=checkpoint,
+            metadata=metadata,
+            parent_config=place.config(parent_id) if parent_id else None,
+            pending_writes=[
+                (task_id, channel, loads(value)) for task_id, channel, value in pending
+            ],
+        )
+
+
+def open_writes(reader: Reader, stored: Sequence[StoredWrite]) -> list[tuple[str, Write]]:
+    """Pending writes with their task ids, in the order in which LangGraph applies them."""
+    opened = [(write, reader.write(write.data)) for write in stored]
+    opened.sort(key=lambda pair: writes_sort_key(pair[1].task_path, pair[0].task_id, pair[0].idx))
+    return [(write.task_id, opened_write) for write, opened_write in opened]
+
+
+def predates_sends(serde: SerializerProtocol, reader: Reader, record: Record) -> bool:
+    """Whether the checkpoint's tasks are still pending sends among its parent's writes."""
+    if record.parent_id is None:
+        return False
+    version = serde.loads_typed(reader.skeleton(record)).get("v")
+    return isinstance(version, int) and version < 4
+
+
+def _load(core: Core, serde: SerializerProtocol, row: Row, reader: Reader) -> Steps[Loaded]:
+    """Fetch what a row refers to."""
+    thread_id = row.thread_id
+    reader.add(list(row.chunks.items()))
+    record = reader.record(row.record)
+    writes = open_writes(reader, row.writes)
+    opened = [write for _, write in writes]
+    yield from complete(core, reader, thread_id, lambda: _missing_of_row(reader, record, opened))
+    sends: list[tuple[str, Write]] = []
+    if predates_sends(serde, reader, record):
+        parent = (row.checkpoint_ns, record.parent_id or "")
+        stored = (yield WritesOf(thread_id, [parent]))[parent]
+        sends = [pair for pair in open_writes(reader, stored) if pair[1].channel == TASKS]
+
+        def missing() -> list[bytes]:
+            return [id for _, write in sends for id in reader.missing_write(write)]
+
+        yield from complete(core, reader, thread_id, missing)
+    return Loaded(row, reader, record, writes, sends)
+
+
+def load(
+    core: Core, serde: SerializerProtocol, row: Row | None, reader: Reader | None = None
+) -> Steps[Loaded | None]:
+    """Fetch what a row refers to. A chunk that is gone means that the checkpoint is gone
+    or was replaced meanwhile; only one that is unchanged is corrupt."""
+    while row is not None:
+        with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
+            try:
+                reader = reader or core.reader(row.thread_id)
+                return (yield from _load(core, serde, row, reader))
+            except MissingChunk as error:
+                missing, reader = error, None
+        again = yield from head(core, row.thread_id, row.checkpoint_ns, row.checkpoint_id)
+        if again is not None and again.record == row.record and again.writes == row.writes:
+            raise corrupted(
+                row.thread_id, row.checkpoint_ns, row.checkpoint_id, str(missing.args[0])
+            ) from missing
+        row = again
+    return None
+
+
+def head(
+    core: Core, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None
+) -> Steps[Row | None]:
+    with reading(thread_id, checkpoint_ns, checkpoint_id):
+        row: Row | None = yield Head(
+            thread_id, checkpoint_ns, checkpoint_id, partial(core.lacking, thread_id)
+        )
+        return row
+
+
+def read_metadata(core: Core, serde: SerializerProtocol, row: Row) -> Steps[dict[str, Any]]:
+    """A row's metadata; no round trip unless it is large."""
+    with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
+        reader = core.reader(row.thread_id)
+        record = reader.record(row.record)
+        yield from complete(core, reader, row.thread_id, lambda: reader.missing_metadata(record))
+        metadata: dict[str, Any] = serde.loads_typed(reader.metadata(record))
+        return metadata

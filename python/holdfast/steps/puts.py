@@ -1,0 +1,230 @@
+"""Store checkpoints and pending writes: what is sent, and sent again where the store lacks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    get_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from holdfast._core import Core, Draft, Record
+from holdfast.backends.base import (
+    Commit,
+    GetRecord,
+    Missing,
+    StoredWrite,
+    Write,
+    new_operation_id,
+)
+from holdfast.drive import Steps
+from holdfast.errors import StoreUnavailable, reading
+from holdfast.steps.load import complete
+from holdfast.steps.place import Place
+
+_CHANNEL_KEYS = ("channel_values", "channel_versions", "versions_seen")
+# A commit that loses this many races against sweeps has a store that loses chunks.
+_COMMIT_ATTEMPTS = 8
+
+
+def put(
+    core: Core,
+    serde: SerializerProtocol,
+    config: RunnableConfig,
+    checkpoint: Checkpoint,
+    metadata: CheckpointMetadata,
+    new_versions: ChannelVersions,
+) -> Steps[RunnableConfig]:
+    """Store a checkpoint: one round trip, and one before it where the parent is not known here."""
+    place = Place.of(config)
+    checkpoint_id = checkpoint["id"]
+    values: dict[str, Any] = checkpoint.get("channel_values") or {}
+    skeleton, versions, seen = _split(checkpoint)
+    merged = get_checkpoint_metadata(config, metadata)
+
+    encoded = {
+        channel: _dumps(serde, channel, values[channel])
+        for channel in new_versions
+        if channel in values
+    }
+    for channel, value in values.items():
+        if channel not in versions and channel not in encoded:
+            encoded[channel] = _dumps(serde, channel, value)
+    typed_skeleton = _dumps(serde, "(checkpoint)", skeleton)
+    typed_metadata = _dumps(serde, "(metadata)", merged)
+
+    kept = [channel for channel in versions if channel not in new_versions]
+    parent = None
+    if kept and place.checkpoint_id is not None:
+        parent = yield from _parent(core, place.thread_id, place.checkpoint_ns, place.checkpoint_id)
+    held = {c for c in kept if parent is not None and parent.holds(c, versions[c])}
+    for channel in kept:
+        if channel not in held and channel in values:
+            encoded[channel] = _dumps(serde, channel, values[channel])
+
+    def plan(keep: set[str]) -> Draft:
+        channels: list[tuple[str, Any, Any]] = [
+            (channel, version, True if channel in keep else encoded.get(channel))
+            for channel, version in versions.items()
+        ]
+        channels += [(c, None, typed) for c, typed in encoded.items() if c not in versions]
+        return core.draft_checkpoint(
+            place.thread_id,
+            place.checkpoint_ns,
+            checkpoint_id,
+            place.checkpoint_id,
+            typed_metadata,
+            typed_skeleton,
+            channels,
+            list(seen.items()),
+            parent,
+        )
+
+    def replan() -> Draft:
+        # The parent's chunks are gone with the parent; what it held is given again. Such a
+        # channel has no new version, so its value is still the one of the time of the call.
+        for channel in held:
+            if channel in values:
+                encoded[channel] = _dumps(serde, channel, values[channel])
+        return plan(held - encoded.keys())
+
+    run_id = merged.get("run_id")
+    with reading(place.thread_id, place.checkpoint_ns, place.checkpoint_id):
+        draft = plan(held)
+
+    def request(draft: Draft, operation: bytes) -> Commit:
+        return Commit(
+            place.thread_id,
+            place.checkpoint_ns,
+            checkpoint_id,
+            place.checkpoint_id,
+            run_id if isinstance(run_id, str) else None,
+            draft.sealed[0],
+            draft.chunks,
+            draft.frontier,
+            operation,
+        )
+
+    yield from _commit(place, draft, request, replan)
+    return place.config(checkpoint_id)
+
+
+def put_writes(
+    core: Core,
+    serde: SerializerProtocol,
+    config: RunnableConfig,
+    writes: Sequence[tuple[str, Any]],
+    task_id: str,
+    task_path: str,
+) -> Steps[None]:
+    """Store the pending writes of a task: one round trip."""
+    place = Place.of(config)
+    checkpoint_id: str = config["configurable"]["checkpoint_id"]
+    # Within a batch the last write to a special index wins, as it does across batches.
+    by_idx = {
+        WRITES_IDX_MAP.get(channel, position): (channel, task_path, _dumps(serde, channel, value))
+        for position, (channel, value) in enumerate(writes)
+    }
+    if not by_idx:
+        return
+
+    def plan() -> Draft:
+        return core.draft_writes(place.thread_id, list(by_idx.values()))
+
+    def request(draft: Draft, operation: bytes) -> Write:
+        stored = [
+            StoredWrite(task_id, idx, data) for idx, data in zip(by_idx, draft.sealed, strict=True)
+        ]
+        return Write(
+            place.thread_id,
+            place.checkpoint_ns,
+            checkpoint_id,
+            stored,
+            draft.chunks,
+            draft.frontier,
+            operation,
+        )
+
+    yield from _commit(place, plan(), request, plan)
+
+
+def _commit(
+    place: Place,
+    draft: Draft,
+    request: Callable[[Draft, bytes], Commit | Write],
+    replan: Callable[[], Draft],
+) -> Steps[None]:
+    """Send a draft until the store has all that it refers to."""
+    missing: Missing = []
+    for _ in range(_COMMIT_ATTEMPTS):
+        missing = yield request(draft, new_operation_id())
+        if not missing:
+            draft.acknowledge()
+            return
+        if draft.resend(missing):
+            draft = replan()
+    raise StoreUnavailable(
+        f"thread {place.thread_id!r}, namespace {place.checkpoint_ns!r}: the store lacks "
+        f"{len(missing)} chunks that this commit refers to, also after they were sent again. "
+        "Nothing was stored. If the parent checkpoint was removed meanwhile, start from one "
+        "that exists; otherwise check the store for lost data."
+    )
+
+
+def _parent(core: Core, thread_id: str, checkpoint_ns: str, parent_id: str) -> Steps[Record | None]:
+    """The record of a parent, from the cache or the store, its manifest read."""
+    record = core.cached_record(thread_id, checkpoint_ns, parent_id)
+    if record is not None:
+        return record
+    stored = yield GetRecord(thread_id, checkpoint_ns, parent_id)
+    if stored is None:
+        return None
+    reader = core.reader(thread_id)
+    with reading(thread_id, checkpoint_ns, parent_id):
+        record = reader.record(stored)
+        opened = record
+        yield from complete(core, reader, thread_id, lambda: reader.missing(opened, []))
+        reader.remember(record, checkpoint_ns, parent_id)
+    return record
+
+
+def _dumps(serde: SerializerProtocol, channel: str, value: Any) -> tuple[str, bytes]:
+    """What the serializer makes of a channel's value; its TypeError names the channel."""
+    try:
+        return serde.dumps_typed(value)
+    except TypeError as error:
+        raise TypeError(f"channel {channel!r} cannot be stored: {error}") from error
+
+
+def _split(
+    checkpoint: Checkpoint,
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]]:
+    """A checkpoint without its channels, and the versions that the record holds for it."""
+    skeleton = {key: value for key, value in checkpoint.items() if key not in _CHANNEL_KEYS}
+    versions: dict[str, Any] = checkpoint.get("channel_versions") or {}
+    seen: dict[str, Any] = checkpoint.get("versions_seen") or {}
+    if not _are_regular(versions):
+        skeleton["channel_versions"] = versions
+        versions = {}
+    if not all(type(node) is str and _are_regular(of) for node, of in seen.items()):
+        skeleton["versions_seen"] = seen
+        seen = {}
+    return skeleton, versions, seen
+
+
+def _are_regular(versions: Any) -> bool:
+    """Whether versions are what LangGraph makes them: text, small integers or floats."""
+    return isinstance(versions, dict) and all(
+        type(channel) is str
+        and (
+            type(version) in (str, float) or (type(version) is int and -(2**63) <= version < 2**63)
+        )
+        for channel, version in versions.items()
+    )

@@ -1,0 +1,75 @@
+"""Remove the chunks of a thread that no record and no write reaches.
+
+In batches, parents before children, each batch only while no other commit came between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast._core import Core, references
+from holdfast.backends.base import ChunkIds, Chunks, Discard, Mark
+from holdfast.drive import Steps
+from holdfast.errors import reading
+
+_BATCH = 1000
+
+
+def sweep_thread(core: Core, thread_id: str) -> Steps[int]:
+    """Remove the chunks of a thread that nothing refers to; how many they were."""
+    alive: set[bytes] = set()
+    epoch = yield from _mark(core, thread_id, alive)
+    levels: dict[bytes, int] = {}
+    after = b""
+    while epoch is not None and (page := (yield ChunkIds(thread_id, after, _BATCH))):
+        levels.update((id, level) for id, level in page if id not in alive)
+        after = page[-1][0]
+    # Parents first: what a stored page lists is stored at every moment.
+    garbage = sorted(levels, key=lambda id: -levels[id])
+    removed = 0
+    while garbage and epoch is not None:
+        batch = garbage[:_BATCH]
+        if (yield Discard(thread_id, batch, epoch)):
+            core.discard(thread_id, batch)
+            removed += len(batch)
+            del garbage[:_BATCH]
+        else:
+            epoch = yield from _mark(core, thread_id, alive)
+            garbage = [id for id in garbage if id not in alive]
+    return removed
+
+
+def _mark(core: Core, thread_id: str, alive: set[bytes]) -> Steps[int | None]:
+    """Add to `alive` all that the thread's records and writes reach; the epoch of that.
+
+    None where a living page is missing: then nothing is removed, so that nothing that a
+    repair could use is lost.
+    """
+    last = None
+    while True:
+        with reading(thread_id, "*", "*"):
+            epoch, front = yield Mark(thread_id)
+        reached: set[bytes] = set()
+        is_whole = True
+        while front and is_whole:
+            fresh = {(level, id) for level, id in front if id not in reached}
+            reached.update(id for _, id in fresh)
+            nodes = [id for level, id in fresh if level > 0]
+            front = set()
+            for start in range(0, len(nodes), _BATCH):
+                batch = nodes[start : start + _BATCH]
+                with reading(thread_id, "*", "*"):
+                    chunks = yield Chunks(thread_id, batch, _nothing)
+                    is_whole = is_whole and len(chunks) == len(batch)
+                    for data in chunks.values():
+                        front.update(references(data)[1])
+        if is_whole:
+            alive |= reached
+            return int(epoch)
+        if epoch == last:
+            return None
+        last = epoch
+
+
+def _nothing(_: Sequence[bytes]) -> list[bytes]:
+    return []

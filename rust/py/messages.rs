@@ -1,0 +1,242 @@
+//! The classes that are read and built without calling into them: LangChain's messages
+//! and documents.
+//!
+//! Nothing is believed of a class. The first object of each shape is made both ways, by
+//! the class and without it; only where the results are equal is the short way taken.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyMapping, PySet, PyString, PyTuple, PyType};
+
+use super::decode::{decode, KeyCache};
+use super::encode::encode;
+
+/// The extension code of a pydantic model: `[module, name, fields, "model_validate_json"]`.
+pub const CONSTRUCT: i8 = 5;
+/// The extension code of a delta channel's snapshot.
+pub const SNAPSHOT: i8 = 7;
+
+/// Two bits for each of a class's fields.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape(u64);
+
+impl Shape {
+    pub fn note(&mut self, field: usize, kind: u8) {
+        self.0 |= u64::from(kind) << (2 * field);
+    }
+}
+
+/// As many fields as a shape has room for.
+const MOST_FIELDS: usize = 31;
+
+/// What a field's name says of the values that validation leaves as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// Text, or a list of texts and dicts.
+    Content,
+    /// A dict without tool calls, which the class would parse.
+    Kwargs,
+    Dict,
+    /// A dict with text for keys.
+    TextDict,
+    Text,
+    TextOrNone,
+    /// The class's own name of its kind.
+    Kind,
+    /// "success" or "error".
+    Status,
+    Anything,
+    ToolCalls,
+    InvalidToolCalls,
+    Usage,
+    /// Nothing that is known.
+    Other,
+}
+
+impl Holds {
+    fn of(name: &str) -> Self {
+        match name {
+            "content" => Self::Content,
+            "additional_kwargs" => Self::Kwargs,
+            "response_metadata" => Self::Dict,
+            "metadata" => Self::TextDict,
+            "name" | "id" => Self::TextOrNone,
+            "type" => Self::Kind,
+            "role" | "tool_call_id" | "page_content" => Self::Text,
+            "status" => Self::Status,
+            "artifact" => Self::Anything,
+            "tool_calls" => Self::ToolCalls,
+            "invalid_tool_calls" => Self::InvalidToolCalls,
+            "usage_metadata" => Self::Usage,
+            _ => Self::Other,
+        }
+    }
+}
+
+pub struct Field {
+    pub name: String,
+    pub key: Py<PyString>,
+    pub holds: Holds,
+}
+
+/// A class, and what was learned of it.
+pub struct Class {
+    pub module: String,
+    pub name: String,
+    pub fields: Vec<Field>,
+    pub class: Py<PyType>,
+    /// Whether unknown fields are kept, in a dict beside the known ones.
+    pub has_extra: bool,
+    /// The names of all fields.
+    pub names: Py<PySet>,
+    /// The only value that the field `type` takes.
+    pub kind: Option<String>,
+    encodes: Mutex<HashMap<Shape, bool>>,
+    builds: Mutex<HashMap<Shape, bool>>,
+}
+
+impl Class {
+    pub fn encodes(&self, shape: Shape) -> Option<bool> {
+        self.encodes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&shape)
+            .copied()
+    }
+
+    pub fn learn_encoding(&self, shape: Shape, is_equal: bool) {
+        self.encodes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(shape, is_equal);
+    }
+
+    pub fn builds(&self, shape: Shape) -> Option<bool> {
+        self.builds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&shape)
+            .copied()
+    }
+
+    pub fn learn_building(&self, shape: Shape, is_equal: bool) {
+        self.builds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(shape, is_equal);
+    }
+}
+
+/// Encodes and decodes; one for each process.
+#[pyclass(frozen, module = "holdfast._core")]
+pub struct Codec {
+    pub dumps: Py<PyAny>,
+    pub snapshot: Py<PyType>,
+    /// `object.__new__` and `object.__setattr__`.
+    pub allocate: Py<PyAny>,
+    pub set: Py<PyAny>,
+    classes: Vec<Class>,
+    by_type: HashMap<usize, usize>,
+    pub keys: Mutex<KeyCache>,
+}
+
+impl Codec {
+    pub fn class_of(&self, object: &Bound<'_, PyAny>) -> Option<&Class> {
+        let address = object.get_type().as_ptr() as usize;
+        self.by_type.get(&address).map(|at| &self.classes[*at])
+    }
+
+    pub fn class_named(&self, module: &str, name: &str) -> Option<&Class> {
+        // Few classes: comparing beats making a key.
+        self.classes
+            .iter()
+            .find(|class| class.name == name && class.module == module)
+    }
+}
+
+#[pymethods]
+impl Codec {
+    /// `dumps` is upstream's `dumps_typed`; `classes` may be read and built directly.
+    #[new]
+    fn new(
+        py: Python<'_>,
+        dumps: Py<PyAny>,
+        snapshot: Py<PyType>,
+        classes: Vec<Bound<'_, PyType>>,
+    ) -> PyResult<Self> {
+        let object = py.import("builtins")?.getattr("object")?;
+        let mut known = Vec::new();
+        let mut by_type = HashMap::new();
+        for class in classes {
+            let fields = class.getattr("model_fields")?.cast_into::<PyMapping>()?;
+            let names = fields.keys()?.extract::<Vec<String>>()?;
+            let kind = match fields.get_item("type") {
+                Ok(field) => field.getattr("default")?.extract::<String>().ok(),
+                Err(_) => None,
+            };
+            if names.len() > MOST_FIELDS {
+                continue;
+            }
+            let module = class.getattr("__module__")?.extract::<String>()?;
+            let name = class.getattr("__name__")?.extract::<String>()?;
+            let config = class.getattr("model_config")?;
+            let extra = config.call_method1("get", ("extra",))?;
+            let has_extra = extra.eq("allow")?;
+            let all = PySet::new(py, &names)?.unbind();
+            let fields = names
+                .into_iter()
+                .map(|name| Field {
+                    key: PyString::intern(py, &name).unbind(),
+                    holds: Holds::of(&name),
+                    name,
+                })
+                .collect();
+            by_type.insert(class.as_ptr() as usize, known.len());
+            known.push(Class {
+                module,
+                name,
+                fields,
+                class: class.unbind(),
+                has_extra,
+                names: all,
+                kind,
+                encodes: Mutex::default(),
+                builds: Mutex::default(),
+            });
+        }
+        Ok(Self {
+            dumps,
+            snapshot,
+            allocate: object.getattr("__new__")?.unbind(),
+            set: object.getattr("__setattr__")?.unbind(),
+            classes: known,
+            by_type,
+            keys: Mutex::default(),
+        })
+    }
+
+    /// The msgpack bytes of a value; None where upstream must make them.
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        object: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        Ok(encode(self, object)?.map(|bytes| PyBytes::new(py, &bytes)))
+    }
+
+    /// The value of msgpack bytes, and whether it is one; upstream must read others.
+    ///
+    /// `hook` is called for extension objects that are not built here.
+    fn decode<'py>(
+        &self,
+        py: Python<'py>,
+        data: &Bound<'py, PyBytes>,
+        hook: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let value = decode(self, py, data.as_bytes(), hook)?;
+        let is_one = value.is_some();
+        (value, is_one).into_pyobject(py)
+    }
+}
