@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-import holdfast
 import pytest
 from langgraph.checkpoint.serde.types import TASKS
 from support.calls import Calls
@@ -54,17 +53,6 @@ async def test_deleting_what_is_not_there_is_nothing(calls: Calls) -> None:
     await calls.delete_thread("nobody")
     await calls.delete_thread("nobody")
     assert len(await calls.ids(config())) == len(kept.expected)
-
-
-async def test_a_late_put_or_write_to_a_deleted_thread_is_refused(calls: Calls) -> None:
-    thread = await grown(calls, "t")
-    await calls.delete_thread("t")
-    assert thread.head is not None
-    with pytest.raises(holdfast.ThreadDeleted, match="t"):
-        await calls.put(thread.head, checkpoint(9), {}, {})
-    with pytest.raises(holdfast.ThreadDeleted, match="t"):
-        await calls.put_writes(thread.head, [("a", 1)], "task")
-    assert await calls.get_tuple(config()) is None
 
 
 async def test_a_deleted_thread_can_start_anew(calls: Calls) -> None:

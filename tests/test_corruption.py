@@ -201,6 +201,8 @@ async def test_newer_tables_are_refused_whole(path: Path, mode: str) -> None:
 def test_newer_bytes_are_not_called_corrupt(path: Path) -> None:
     """The upper half of the first byte of what is stored is the version of its format."""
     for cell in cells(path):
+        if cell.column == "id":
+            continue  # what a chunk is found by: without it the chunk is missing
         newer = bytes([cell.value[0] | 0xF0]) + cell.value[1:]
         with damaged(path, cell, newer):
             errors = [answer for answer in read(path) if isinstance(answer, Exception)]

@@ -21,6 +21,7 @@ __all__ = [
     "Record",
     "Write",
     "escape",
+    "level",
     "references",
     "unescape",
 ]
@@ -190,6 +191,9 @@ def escape(id: str) -> bytes:
 
 def unescape(escaped: bytes) -> str | None:
     """The id that was escaped, or None for what `escape` never gives."""
+
+def level(start: bytes) -> int:
+    """The level of a stored object, from its first two bytes; 0 for a leaf."""
 
 def references(stored: bytes) -> tuple[int, list[tuple[int, bytes]]]:
     """The level of a stored object and what it refers to, as pairs of level and id."""

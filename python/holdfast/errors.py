@@ -53,7 +53,7 @@ def reading(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> It
         place = describe(thread_id, checkpoint_ns, checkpoint_id)
         raise FormatTooNew(f"{place}: {error}. Upgrade holdfast to read it.") from error
     except _core.IntegrityError as error:
-        raise corrupted(thread_id, checkpoint_ns, checkpoint_id, str(error)) from error
+        raise corrupted(thread_id, checkpoint_ns, checkpoint_id, str(error.args[0])) from error
     except _core.CoreError as error:
         raise HoldfastError(str(error)) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from holdfast.backends.sqlite import MEMORY
 from holdfast.errors import ConfigurationError
@@ -60,8 +60,9 @@ def open(url: str | None = None, **options: Any) -> Saver:
             f"the URL's scheme is {named}; there are: "
             f"{', '.join(f'{known}://' for known in sorted(_SCHEMES))}"
         )
-    query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
-    return _SCHEMES[scheme](rest.split("?", 1)[0], **{**query, **options})
+    path, _, query = rest.partition("?")
+    in_url = dict(parse_qsl(query, keep_blank_values=True))
+    return _SCHEMES[scheme](path, **{**in_url, **options})
 
 
 def from_config(config: Mapping[str, Any]) -> Saver:

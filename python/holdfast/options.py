@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -33,7 +34,7 @@ class Options:
             raise ConfigurationError("cache_bytes is a number of bytes, 0 for no cache")
         if self.compression not in ("zstd", "none"):
             raise ConfigurationError(f"compression is 'zstd' or 'none', not {self.compression!r}")
-        if self.retry_budget < 0:
+        if not 0 <= self.retry_budget < math.inf:
             raise ConfigurationError("retry_budget is a number of seconds")
         if not self.table or "\0" in self.table:
             raise ConfigurationError("table is a name without NUL")

@@ -29,6 +29,7 @@ from holdfast._core import Core
 from holdfast.backends.base import Backend
 from holdfast.drive import Steps, adrive, drive
 from holdfast.options import Options
+from holdfast.serde import Serializer
 from holdfast.versions import next_version
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ class Live:
         self._options = options
         self.core = self._new_core()
         _alive.add(self)
-        weakref.finalize(self, backend.close)
+        weakref.finalize(self, backend.abandon)
 
     def _new_core(self) -> Core:
         return Core(cache_bytes=self._options.cache_bytes, compression=self._options.compression)
@@ -91,6 +92,8 @@ class Saver(BaseCheckpointSaver[str]):
         options: What `holdfast.open` takes; see `holdfast.Options`.
         serde: LangGraph's serializer protocol; may be assigned later.
     """
+
+    serde: SerializerProtocol = Serializer()
 
     def __init__(
         self, backend: Backend, options: Options, *, serde: SerializerProtocol | None = None

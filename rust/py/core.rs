@@ -373,6 +373,12 @@ pub fn references<'py>(py: Python<'py>, stored: &[u8]) -> PyResult<(u8, Vec<Refe
     Ok((level, references))
 }
 
+/// The level of a stored object, from its first two bytes.
+#[pyfunction]
+pub fn level(start: &[u8]) -> PyResult<u8> {
+    Ok(chunk::level(start)?)
+}
+
 /// Leaves of a channel's value, for the next comparison.
 pub fn memo(leaves: Vec<(chunk::Id, Arc<[u8]>)>) -> Arc<Memo> {
     Arc::new(Memo::new(leaves))

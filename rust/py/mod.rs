@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = true)]
 mod _core {
     #[pymodule_export]
-    use super::core::{references, Core};
+    use super::core::{level, references, Core};
     #[pymodule_export]
     use super::draft::Draft;
     #[pymodule_export]

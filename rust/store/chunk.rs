@@ -241,6 +241,15 @@ pub fn references(stored: &[u8]) -> Result<(u8, Vec<Ref>)> {
     head(stored).map(|(_, level, references, _)| (level, references))
 }
 
+/// The level of a stored object, from its first two bytes.
+pub fn level(start: &[u8]) -> Result<u8> {
+    let mut input = Input::new(start);
+    match input.byte()? & REFERENCES {
+        0 => Ok(LEAF),
+        _ => input.byte(),
+    }
+}
+
 /// The object that stored bytes are. Chunks are still to be compared with their id.
 pub fn open(stored: &[u8]) -> Result<Object<'_>> {
     let (flags, level, references, mut input) = head(stored)?;

@@ -184,7 +184,8 @@ class RunThreads:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """All records of a thread → `(epoch, list[Row])`, without writes."""
+    """All records of a thread, without writes, and the places of writes that have no record
+    → `(epoch, list[Row], list[(ns, id)])`."""
 
     thread_id: str
 
@@ -276,6 +277,10 @@ class Backend(ABC):
     @abstractmethod
     async def aclose(self) -> None:
         """As `close`."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """As `close`, when nobody uses the backend any more; never waits for a thread."""
 
     @abstractmethod
     def after_fork(self) -> None:

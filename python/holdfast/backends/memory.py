@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from bisect import bisect_left, insort
 from collections import deque
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast._core import references
+from holdfast._core import level, references
 from holdfast.backends.base import (
     Ancestors,
     Backend,
@@ -44,7 +45,8 @@ _OPERATIONS = 32
 class _Thread:
     """All of one thread. Places are pairs of namespace and checkpoint id."""
 
-    epoch: int = 0
+    # Not from zero: a mark made of an earlier thread of this id must not fit this one.
+    epoch: int = field(default_factory=lambda: secrets.randbits(48))
     records: dict[_Place, tuple[bytes, str | None]] = field(default_factory=dict)
     ids: dict[str, list[str]] = field(default_factory=dict)
     writes: dict[_Place, dict[tuple[str, int], bytes]] = field(default_factory=dict)
@@ -112,6 +114,9 @@ class MemoryBackend(Backend):
         pass
 
     async def aclose(self) -> None:
+        pass
+
+    def abandon(self) -> None:
         pass
 
     def after_fork(self) -> None:
@@ -257,12 +262,12 @@ class MemoryBackend(Backend):
         runs = set(request.run_ids)
         return [thread_id for thread_id, thread in self._threads.items() if thread.runs & runs]
 
-    def _census(self, request: Census) -> tuple[int, list[Row]]:
+    def _census(self, request: Census) -> tuple[int, list[Row], list[_Place]]:
         thread = self._threads.get(request.thread_id, _Thread())
         rows = [
             Row(request.thread_id, *place, record) for place, (record, _) in thread.records.items()
         ]
-        return thread.epoch, rows
+        return thread.epoch, rows, [place for place in thread.writes if place not in thread.records]
 
     def _remove(self, request: Remove) -> bool:
         thread = self._threads.get(request.thread_id)
@@ -292,7 +297,7 @@ class MemoryBackend(Backend):
     def _chunk_ids(self, request: ChunkIds) -> list[tuple[bytes, int]]:
         thread = self._threads.get(request.thread_id, _Thread())
         ids = sorted(id for id in thread.chunks if id > request.after)[: request.limit]
-        return [(id, references(thread.chunks[id])[0]) for id in ids]
+        return [(id, level(thread.chunks[id])) for id in ids]
 
     def _discard(self, request: Discard) -> bool:
         thread = self._threads.get(request.thread_id)

@@ -8,7 +8,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import DeltaChannelHistory, PendingWrite
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from holdfast._core import Core, Record, Write
+from holdfast._core import Core, MissingChunk, Record, Write
 from holdfast.backends.base import Ancestors, Row
 from holdfast.drive import Steps
 from holdfast.errors import reading
@@ -17,6 +17,7 @@ from holdfast.steps.place import Place
 
 _FIRST_ANCESTORS = 64
 _MORE_ANCESTORS = 2048
+_ATTEMPTS = 3
 
 
 def get_delta_channel_history(
@@ -30,6 +31,21 @@ def get_delta_channel_history(
     if not channels:
         return {}
     place = Place.of(config)
+    attempts = 0
+    while True:
+        with reading(place.thread_id, place.checkpoint_ns, place.checkpoint_id):
+            try:
+                return (yield from _walk(core, serde, place, channels))
+            except MissingChunk:
+                # An ancestor that goes meanwhile takes its chunks along: look again.
+                attempts += 1
+                if attempts == _ATTEMPTS:
+                    raise
+
+
+def _walk(
+    core: Core, serde: SerializerProtocol, place: Place, channels: Sequence[str]
+) -> Steps[Mapping[str, DeltaChannelHistory]]:
     reader = core.reader(place.thread_id)
     collected: dict[str, list[tuple[str, Write]]] = {channel: [] for channel in channels}
     seeds: dict[str, Record] = {}
@@ -39,13 +55,12 @@ def get_delta_channel_history(
     is_target = True
     while remaining:
         rows: list[Row] = yield Ancestors(place.thread_id, place.checkpoint_ns, start, limit)
-        with reading(place.thread_id, place.checkpoint_ns, place.checkpoint_id):
-            records = [reader.record(row.record) for row in rows]
+        records = [reader.record(row.record) for row in rows]
 
-            def manifests(records: Sequence[Record] = records) -> list[bytes]:
-                return [id for record in records for id in reader.missing(record, [])]
+        def manifests(records: Sequence[Record] = records) -> list[bytes]:
+            return [id for record in records for id in reader.missing(record, [])]
 
-            yield from complete(core, reader, place.thread_id, manifests)
+        yield from complete(core, reader, place.thread_id, manifests)
         fresh = False
         for row, record in zip(rows, records, strict=True):
             if row.checkpoint_id in seen or not remaining:
@@ -55,8 +70,7 @@ def get_delta_channel_history(
             if is_target:
                 is_target = False
                 continue
-            with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
-                writes = open_writes(reader, row.writes)
+            writes = open_writes(reader, row.writes)
             for task_id, write in reversed(writes):
                 if write.channel in remaining:
                     collected[write.channel].append((task_id, write))
@@ -77,15 +91,15 @@ def get_delta_channel_history(
         return ids
 
     history: dict[str, DeltaChannelHistory] = {}
-    with reading(place.thread_id, place.checkpoint_ns, place.checkpoint_id):
-        yield from complete(core, reader, place.thread_id, missing)
-        for channel in channels:
-            writes_of: list[PendingWrite] = [
-                (task_id, channel, serde.loads_typed(reader.write_value(write)))
-                for task_id, write in reversed(collected[channel])
-            ]
-            history[channel] = {"writes": writes_of}
-            if channel in seeds:
-                ((_, typed),) = reader.values(seeds[channel], [channel])
-                history[channel]["seed"] = serde.loads_typed(typed)
+    yield from complete(core, reader, place.thread_id, missing)
+    for channel in channels:
+        writes_of: list[PendingWrite] = [
+            (task_id, channel, serde.loads_typed(reader.write_value(write)))
+            for task_id, write in reversed(collected[channel])
+        ]
+        history[channel] = {"writes": writes_of}
+        if channel in seeds:
+            ((_, typed),) = reader.values(seeds[channel], [channel])
+            history[channel]["seed"] = serde.loads_typed(typed)
+
     return history

@@ -59,14 +59,15 @@ class Listing:
 
 def list_page(core: Core, serde: SerializerProtocol, listing: Listing) -> Steps[list[Loaded]]:
     """The next page of `list`. Nothing is held open between pages."""
-    rows: list[Row] = yield Page(
-        listing.thread_id,
-        listing.checkpoint_ns,
-        listing.checkpoint_id,
-        listing.before,
-        listing.cursor,
-        listing.page,
-    )
+    with reading(listing.thread_id or "*", listing.checkpoint_ns or "*", listing.checkpoint_id):
+        rows: list[Row] = yield Page(
+            listing.thread_id,
+            listing.checkpoint_ns,
+            listing.checkpoint_id,
+            listing.before,
+            listing.cursor,
+            listing.page,
+        )
     listing.is_done = len(rows) < listing.page
     if rows:
         last = rows[-1]
@@ -96,7 +97,9 @@ def _matching(
     matching = []
     for row in rows:
         metadata = yield from read_metadata(core, serde, row)
-        if all(metadata.get(key) == value for key, value in wanted.items()):
+        if metadata is not None and all(
+            metadata.get(key) == value for key, value in wanted.items()
+        ):
             matching.append(row)
     return matching
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from langgraph.checkpoint.base import CheckpointTuple, writes_sort_key
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import TASKS
 
 from holdfast._core import Core, MissingChunk, Reader, Record, Write
-from holdfast.backends.base import Chunks, Head, Row, StoredWrite, WritesOf
+from holdfast.backends.base import Chunks, GetRecord, Head, Row, StoredWrite, WritesOf
 from holdfast.drive import Steps
 from holdfast.errors import corrupted, reading
 from holdfast.steps.place import Place
 from holdfast.versions import next_version
+
+T = TypeVar("T")
 
 
 def complete(
@@ -26,7 +28,7 @@ def complete(
     asked: set[bytes] = set()
     while ids := missing():
         if asked.issuperset(ids):
-            raise MissingChunk(f"chunk {ids[0].hex()} is missing", ids[0])
+            raise MissingChunk(f"chunk {ids[0].hex()} is missing")
         asked.update(ids)
         chunks = yield Chunks(thread_id, ids, partial(core.lacking, thread_id))
         reader.add(list(chunks.items()))
@@ -143,6 +145,7 @@ def load(
 def head(
     core: Core, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None
 ) -> Steps[Row | None]:
+    """Read one checkpoint, or the latest one."""
     with reading(thread_id, checkpoint_ns, checkpoint_id):
         row: Row | None = yield Head(
             thread_id, checkpoint_ns, checkpoint_id, partial(core.lacking, thread_id)
@@ -150,11 +153,36 @@ def head(
         return row
 
 
-def read_metadata(core: Core, serde: SerializerProtocol, row: Row) -> Steps[dict[str, Any]]:
-    """A row's metadata; no round trip unless it is large."""
-    with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
-        reader = core.reader(row.thread_id)
-        record = reader.record(row.record)
+def read_record(
+    core: Core,
+    place: tuple[str, str, str],
+    read: Callable[[Reader, bytes], Steps[T]],
+    stored: bytes | None = None,
+) -> Steps[T | None]:
+    """Read something of a record, if it is there. As with `load`, a chunk that is gone is
+    an error only while the record is as it was."""
+    stored = (yield GetRecord(*place)) if stored is None else stored
+    while stored is not None:
+        with reading(*place):
+            try:
+                return (yield from read(core.reader(place[0]), stored))
+            except MissingChunk as error:
+                missing = error
+        again = yield GetRecord(*place)
+        if again == stored:
+            raise corrupted(*place, str(missing.args[0])) from missing
+        stored = again
+    return None
+
+
+def read_metadata(core: Core, serde: SerializerProtocol, row: Row) -> Steps[dict[str, Any] | None]:
+    """A row's metadata; no round trip unless it is large. None if the row went meanwhile."""
+
+    def read(reader: Reader, stored: bytes) -> Steps[dict[str, Any]]:
+        record = reader.record(stored)
         yield from complete(core, reader, row.thread_id, lambda: reader.missing_metadata(record))
         metadata: dict[str, Any] = serde.loads_typed(reader.metadata(record))
         return metadata
+
+    place = (row.thread_id, row.checkpoint_ns, row.checkpoint_id)
+    return (yield from read_record(core, place, read, row.record))

@@ -15,10 +15,9 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from holdfast._core import Core, Draft, Record
+from holdfast._core import Core, Draft, Reader, Record
 from holdfast.backends.base import (
     Commit,
-    GetRecord,
     Missing,
     StoredWrite,
     Write,
@@ -26,7 +25,7 @@ from holdfast.backends.base import (
 )
 from holdfast.drive import Steps
 from holdfast.errors import StoreUnavailable, reading
-from holdfast.steps.load import complete
+from holdfast.steps.load import complete, read_record
 from holdfast.steps.place import Place
 
 _CHANNEL_KEYS = ("channel_values", "channel_versions", "versions_seen")
@@ -63,11 +62,15 @@ def put(
     kept = [channel for channel in versions if channel not in new_versions]
     parent = None
     if kept and place.checkpoint_id is not None:
-        parent = yield from _parent(core, place.thread_id, place.checkpoint_ns, place.checkpoint_id)
+        parent = core.cached_record(place.thread_id, place.checkpoint_ns, place.checkpoint_id)
     held = {c for c in kept if parent is not None and parent.holds(c, versions[c])}
+    # Before the first round trip: later a value may be another.
     for channel in kept:
         if channel not in held and channel in values:
             encoded[channel] = _dumps(serde, channel, values[channel])
+    if parent is None and kept and place.checkpoint_id is not None:
+        parent = yield from _parent(core, place.thread_id, place.checkpoint_ns, place.checkpoint_id)
+        held = {c for c in kept if parent is not None and parent.holds(c, versions[c])}
 
     def plan(keep: set[str]) -> Draft:
         channels: list[tuple[str, Any, Any]] = [
@@ -96,8 +99,6 @@ def put(
         return plan(held - encoded.keys())
 
     run_id = merged.get("run_id")
-    with reading(place.thread_id, place.checkpoint_ns, place.checkpoint_id):
-        draft = plan(held)
 
     def request(draft: Draft, operation: bytes) -> Commit:
         return Commit(
@@ -105,14 +106,14 @@ def put(
             place.checkpoint_ns,
             checkpoint_id,
             place.checkpoint_id,
-            run_id if isinstance(run_id, str) else None,
+            None if run_id is None else str(run_id),
             draft.sealed[0],
             draft.chunks,
             draft.frontier,
             operation,
         )
 
-    yield from _commit(place, draft, request, replan)
+    yield from _commit(place, lambda: plan(held), request, replan)
     return place.config(checkpoint_id)
 
 
@@ -152,24 +153,26 @@ def put_writes(
             operation,
         )
 
-    yield from _commit(place, plan(), request, plan)
+    yield from _commit(place, plan, request, plan)
 
 
 def _commit(
     place: Place,
-    draft: Draft,
+    plan: Callable[[], Draft],
     request: Callable[[Draft, bytes], Commit | Write],
     replan: Callable[[], Draft],
 ) -> Steps[None]:
     """Send a draft until the store has all that it refers to."""
     missing: Missing = []
-    for _ in range(_COMMIT_ATTEMPTS):
-        missing = yield request(draft, new_operation_id())
-        if not missing:
-            draft.acknowledge()
-            return
-        if draft.resend(missing):
-            draft = replan()
+    with reading(place.thread_id, place.checkpoint_ns, place.checkpoint_id):
+        draft = plan()
+        for _ in range(_COMMIT_ATTEMPTS):
+            missing = yield request(draft, new_operation_id())
+            if not missing:
+                draft.acknowledge()
+                return
+            if draft.resend(missing):
+                draft = replan()
     raise StoreUnavailable(
         f"thread {place.thread_id!r}, namespace {place.checkpoint_ns!r}: the store lacks "
         f"{len(missing)} chunks that this commit refers to, also after they were sent again. "
@@ -179,20 +182,15 @@ def _commit(
 
 
 def _parent(core: Core, thread_id: str, checkpoint_ns: str, parent_id: str) -> Steps[Record | None]:
-    """The record of a parent, from the cache or the store, its manifest read."""
-    record = core.cached_record(thread_id, checkpoint_ns, parent_id)
-    if record is not None:
-        return record
-    stored = yield GetRecord(thread_id, checkpoint_ns, parent_id)
-    if stored is None:
-        return None
-    reader = core.reader(thread_id)
-    with reading(thread_id, checkpoint_ns, parent_id):
+    """The record of a parent from the store, its manifest read; None where there is none."""
+
+    def read(reader: Reader, stored: bytes) -> Steps[Record]:
         record = reader.record(stored)
-        opened = record
-        yield from complete(core, reader, thread_id, lambda: reader.missing(opened, []))
+        yield from complete(core, reader, thread_id, lambda: reader.missing(record, []))
         reader.remember(record, checkpoint_ns, parent_id)
-    return record
+        return record
+
+    return (yield from read_record(core, (thread_id, checkpoint_ns, parent_id), read))
 
 
 def _dumps(serde: SerializerProtocol, channel: str, value: Any) -> tuple[str, bytes]:

@@ -85,7 +85,7 @@ class Item:
         self.row = row
         self.record = record
         self.metadata = metadata
-        self.run_id = metadata.get("run_id")
+        self.run_id = str(metadata.get("run_id"))
 
     def parent_key(self) -> _Key | None:
         parent_id = self.record.parent_id
@@ -149,6 +149,8 @@ def _history(core: Core, serde: SerializerProtocol, rows: Sequence[Row]) -> Step
     items: dict[_Key, Item] = {}
     for row, record in zip(rows, records, strict=True):
         metadata = yield from read_metadata(core, serde, row)
+        if metadata is None:
+            continue  # removed meanwhile
         items[row.checkpoint_ns, row.checkpoint_id] = Item(row, record, metadata)
     return History(core, serde, reader, items)
 
@@ -186,19 +188,25 @@ def _thin(
     choose: Callable[[History], Steps[set[_Key]]],
 ) -> Steps[None]:
     """Remove the checkpoints that `choose` does not keep and no kept one is rebuilt from."""
+    last = None
     for attempt in range(_CONDITIONAL_ATTEMPTS + 1):
-        epoch, rows = yield Census(thread_id)
+        with reading(thread_id, "*", "*"):
+            epoch, rows, orphans = yield Census(thread_id)
         if not rows:
             return
         try:
             history = yield from _history(core, serde, rows)
         except CheckpointCorrupted:
-            if attempt < _CONDITIONAL_ATTEMPTS:
-                continue  # removed by another meanwhile, or truly corrupt: look again
-            raise
+            if epoch == last or attempt == _CONDITIONAL_ATTEMPTS:
+                raise
+            last = epoch  # perhaps another removed it meanwhile: look again
+            continue
         kept = yield from choose(history)
         kept |= history.needed_for_delta(kept)
         doomed = [key for key in history.items if key not in kept]
+        # Writes to a checkpoint that is gone; those to one yet to come have a greater id.
+        heads = history.heads()
+        doomed += [key for key in orphans if key[0] in heads and key < heads[key[0]]]
         if not doomed:
             return
         replaced = [

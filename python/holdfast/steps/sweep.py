@@ -13,6 +13,8 @@ from holdfast.drive import Steps
 from holdfast.errors import reading
 
 _BATCH = 1000
+# So often other commits may come between before the rest is left to the next sweep.
+_LOST_RACES = 20
 
 
 def sweep_thread(core: Core, thread_id: str) -> Steps[int]:
@@ -26,14 +28,15 @@ def sweep_thread(core: Core, thread_id: str) -> Steps[int]:
         after = page[-1][0]
     # Parents first: what a stored page lists is stored at every moment.
     garbage = sorted(levels, key=lambda id: -levels[id])
-    removed = 0
-    while garbage and epoch is not None:
+    removed = lost = 0
+    while garbage and epoch is not None and lost < _LOST_RACES:
         batch = garbage[:_BATCH]
         if (yield Discard(thread_id, batch, epoch)):
             core.discard(thread_id, batch)
             removed += len(batch)
             del garbage[:_BATCH]
         else:
+            lost += 1
             epoch = yield from _mark(core, thread_id, alive)
             garbage = [id for id in garbage if id not in alive]
     return removed
@@ -42,11 +45,11 @@ def sweep_thread(core: Core, thread_id: str) -> Steps[int]:
 def _mark(core: Core, thread_id: str, alive: set[bytes]) -> Steps[int | None]:
     """Add to `alive` all that the thread's records and writes reach; the epoch of that.
 
-    None where a living page is missing: then nothing is removed, so that nothing that a
-    repair could use is lost.
+    None where a living page is missing, also when looked for again: then nothing is
+    removed, so that nothing that a repair could use is lost.
     """
     last = None
-    while True:
+    for _ in range(_LOST_RACES):
         with reading(thread_id, "*", "*"):
             epoch, front = yield Mark(thread_id)
         reached: set[bytes] = set()
@@ -67,8 +70,9 @@ def _mark(core: Core, thread_id: str, alive: set[bytes]) -> Steps[int | None]:
             alive |= reached
             return int(epoch)
         if epoch == last:
-            return None
+            break
         last = epoch
+    return None
 
 
 def _nothing(_: Sequence[bytes]) -> list[bytes]:

@@ -55,9 +55,18 @@ class _Job:
             future.set_result(self.reply)
 
     def outcome(self) -> Any:
+        if not self.done:
+            raise _interrupted()
         if self.error is not None:
             raise self.error
         return self.reply
+
+
+def _interrupted() -> StoreUnavailable:
+    return StoreUnavailable(
+        "SQLite: the thread that was writing was interrupted. Whether the request was stored "
+        "is unknown; repeating it is safe."
+    )
 
 
 class SqliteBackend(Backend):
@@ -79,6 +88,7 @@ class SqliteBackend(Backend):
         self._is_created = False
         self._executor: ThreadPoolExecutor | None = None
         self._is_led = False
+        self._is_joined = False
 
     # --- the interface ---
 
@@ -96,20 +106,32 @@ class SqliteBackend(Backend):
     async def aexecute(self, request: Request) -> Any:
         if type(request) in self._reads and not self._source.is_shared:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads(), self._read, request)
+            with self._pooling:
+                reply = self._threads().submit(self._read, request)
+            return await asyncio.wrap_future(reply, loop=loop)
         return await self._achange(request)
 
     def close(self) -> None:
-        executor = self._executor
+        with self._pooling:
+            executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=True)
         with self._leading, self._pooling:
-            for connection in self._readers:
-                connection.close()
-            if self._writer is not None:
-                self._source.release(self._writer)
-            self._readers, self._writer, self._executor = [], None, None
-            self._is_created = False
+            self._release()
+
+    def abandon(self) -> None:
+        with self._pooling:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=False)
+        self._release()
+
+    def _release(self) -> None:
+        for connection in self._readers:
+            connection.close()
+        if self._writer is not None:
+            self._source.release(self._writer)
+        self._readers, self._writer, self._is_created = [], None, False
 
     async def aclose(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.close)
@@ -152,18 +174,19 @@ class SqliteBackend(Backend):
         connection.close()
 
     def _threads(self) -> ThreadPoolExecutor:
-        with self._pooling:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(
-                    max_workers=1 + _READERS, thread_name_prefix="holdfast-sqlite"
-                )
-            return self._executor
+        """The backend's own threads; `_pooling` is held, so that `close` misses none."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(
+                max_workers=1 + _READERS, thread_name_prefix="holdfast-sqlite"
+            )
+        return self._executor
 
     # --- changing ---
 
     def _change(self, job: _Job) -> Any:
         """Wait in line; whoever holds the lead works off the whole line."""
-        self._waiting.append(job)
+        with self._pooling:
+            self._waiting.append(job)
         with self._leading:
             if not job.done:
                 self._work_off()
@@ -171,41 +194,39 @@ class SqliteBackend(Backend):
 
     async def _achange(self, request: Request | None) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Job(request, future))
-        threads = self._threads()
         with self._pooling:
-            is_led, self._is_led = self._is_led, True
-        if not is_led:
-            threads.submit(self._lead)
+            self._waiting.append(_Job(request, future))
+            if not self._is_led:
+                self._threads().submit(self._lead)
+                self._is_led = True
         return await future
 
     def _lead(self) -> None:
         """Work off the line in a thread of the backend's own."""
         while True:
-            with self._leading:
-                self._work_off()
-            with self._pooling:
-                if not self._waiting:
-                    self._is_led = False
-                    return
+            try:
+                with self._leading:
+                    self._work_off()
+            finally:
+                with self._pooling:
+                    self._is_led = bool(self._waiting)
+            if not self._is_led:
+                return
 
     def _work_off(self) -> None:
         jobs: list[_Job] = []
-        while self._waiting:
-            jobs.append(self._waiting.popleft())
-        if not jobs:
-            return
         try:
-            self._transact(jobs)
+            with self._pooling:
+                jobs.extend(self._waiting)
+                self._waiting.clear()
+            if jobs:
+                self._transact(jobs)
         except Exception as error:  # noqa: BLE001 - each waiting caller gets it
             for job in jobs:
-                job.error = job.error or error
+                job.error = job.error or _for_another(error)
         except BaseException:
             for job in jobs:
-                job.error = job.error or StoreUnavailable(
-                    f"SQLite, {self._source.name}: the thread that was writing was interrupted. "
-                    "Whether the request was stored is unknown; repeating it is safe."
-                )
+                job.error = job.error or _interrupted()
             raise
         finally:
             for job in jobs:
@@ -213,7 +234,7 @@ class SqliteBackend(Backend):
 
     def _transact(self, jobs: list[_Job]) -> None:
         """Answer requests in one transaction: all flushed together, each failing alone."""
-        with translate(self._source.name, jobs[0].request):
+        with translate(self._source.name, jobs[0].request if len(jobs) == 1 else None):
             connection = self._opened()
             cursor = connection.cursor()
             cursor.row_factory = None
@@ -280,20 +301,29 @@ class SqliteBackend(Backend):
         return self._writer
 
     def _begin(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor) -> None:
-        # A given connection may be in a transaction by its own settings.
-        if not connection.in_transaction:
-            cursor.execute("BEGIN IMMEDIATE")
+        # A given connection may be in a transaction: by its settings, or its owner's own,
+        # which must not be lost when a request of ours is taken back.
+        self._is_joined = connection.in_transaction
+        cursor.execute("SAVEPOINT holdfast" if self._is_joined else "BEGIN IMMEDIATE")
 
     def _commit(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor) -> None:
         if getattr(connection, "autocommit", None) is False:
             connection.commit()
-        elif connection.in_transaction:
+        else:
             cursor.execute("COMMIT")
 
     def _abandon(self, connection: sqlite3.Connection) -> None:
         # The error that led here is the one to report.
         with suppress(sqlite3.Error):
-            if getattr(connection, "autocommit", None) is False:
-                connection.rollback()
+            if self._is_joined:
+                connection.execute("ROLLBACK TO holdfast")
+                connection.execute("RELEASE holdfast")
             elif connection.in_transaction:
                 connection.execute("ROLLBACK")
+
+
+def _for_another(error: Exception) -> Exception:
+    """A copy of an error, so that callers that share it do not share a traceback."""
+    another = type(error)(*error.args)
+    another.__cause__ = error.__cause__ or error
+    return another

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable
@@ -47,7 +48,8 @@ class Changes:
         kept = -_OPERATIONS * OPERATION_ID_BYTES
         update = (
             f"UPDATE {self._tables.threads} SET epoch = epoch + 1, updated_at = ?, "
-            "operations = CAST(substr(operations || ?, ?) AS BLOB) "
+            # A concatenation of blobs is text, which would end at a NUL.
+            "operations = substr(CAST(operations || ? AS BLOB), ?) "
             "WHERE thread_id = ? AND NOT instr(operations, ?)"
         )
         values = (now, operation, kept, id, operation)
@@ -60,8 +62,9 @@ class Changes:
         if key is None and self._tables.key(cursor, thread_id) is None:
             cursor.execute(
                 f"INSERT INTO {self._tables.threads} "
-                "(thread_id, epoch, created_at, updated_at, operations) VALUES (?, 1, ?, ?, ?)",
-                (id, now, now, operation),
+                "(thread_id, epoch, created_at, updated_at, operations) VALUES (?, ?, ?, ?, ?)",
+                # Not from zero: a mark made of an earlier thread must not fit this one.
+                (id, secrets.randbits(48), now, now, operation),
             )
             key = cursor.lastrowid
         return key
@@ -166,10 +169,15 @@ class Changes:
         key = self._tables.key(cursor, request.thread_id)
         if key is None:
             return True
-        if request.epoch is not None and request.epoch != self._tables.epoch(cursor, key):
-            return False
-        if self._begin(cursor, request.thread_id, request.operation) is None:
+        is_repeated = cursor.execute(
+            f"SELECT instr(operations, ?) FROM {self._tables.threads} WHERE key = ?",
+            (request.operation, key),
+        ).fetchone()[0]
+        if is_repeated:
             return True
+        if request.epoch not in (None, self._tables.epoch(cursor, key)):
+            return False
+        self._begin(cursor, request.thread_id, request.operation)
         places = [(key, to_column(ns), to_column(id)) for ns, id in request.checkpoints]
         for table in (self._tables.writes, self._tables.checkpoints):
             cursor.executemany(

@@ -34,9 +34,12 @@ class File:
 
     def __init__(self, path: str | os.PathLike[str], options: Options) -> None:
         self.name = os.fspath(path)
-        self.is_shared = self.name == MEMORY
+        self._is_uri = self.name.startswith("file:")
+        in_memory = self._is_uri and (MEMORY in self.name or "mode=memory" in self.name)
+        # Without a name SQLite makes a database that only its connection can see.
+        self.is_shared = in_memory or self.name in ("", MEMORY)
         self._options = options
-        self._is_absolute = self.is_shared or self.name.startswith("file:")
+        self._is_absolute = self.is_shared or self._is_uri
 
     def open(self) -> sqlite3.Connection:
         if not self._is_absolute:
@@ -47,11 +50,13 @@ class File:
             timeout=self._options.retry_budget,
             isolation_level=None,
             check_same_thread=False,
-            uri=self.name.startswith("file:"),
+            uri=self._is_uri,
             cached_statements=_CACHED_STATEMENTS,
         )
         try:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            # Only a database without pages takes this, and any other would be locked for it.
+            if connection.execute("PRAGMA page_count").fetchone() == (0,):
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._enter_wal(connection)
             connection.execute(f"PRAGMA synchronous = {self._options.synchronous}")
         except BaseException:

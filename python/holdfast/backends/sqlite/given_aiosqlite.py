@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from holdfast.backends.base import Backend, Request
 from holdfast.backends.sqlite.backend import SqliteBackend
-from holdfast.backends.sqlite.connections import Injected
-from holdfast.errors import ConfigurationError
+from holdfast.backends.sqlite.connections import Injected, inherited
+from holdfast.errors import ConfigurationError, StoreUnavailable
 from holdfast.options import Options
 
 
@@ -38,21 +39,36 @@ class AiosqliteBackend(Backend):
         self._wait(self.asetup())
 
     async def asetup(self) -> None:
-        await self._connection._execute(lambda: self._opened().setup())
+        await self._in_thread(lambda: self._opened().setup())
 
     def execute(self, request: Request) -> Any:
         return self._wait(self.aexecute(request))
 
     async def aexecute(self, request: Request) -> Any:
+        return await self._in_thread(lambda: self._opened().execute(request))
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        if self._connection is None:
+            raise ConfigurationError(
+                "SQLite: the saver's connection was opened by the parent of this process, and "
+                "SQLite forbids to use it here. Give the saver a path instead of a connection."
+            )
         self._loop = self._loop or asyncio.get_running_loop()
-        return await self._connection._execute(lambda: self._opened().execute(request))
+        try:
+            return await self._connection._execute(work)
+        except ValueError as error:
+            # What aiosqlite raises for a connection that is closed, or was never opened.
+            raise StoreUnavailable(
+                f"SQLite, the given aiosqlite connection: {error}. Keep it open for as long as "
+                "the saver is used."
+            ) from error
 
     def _wait(self, work: Any) -> Any:
         try:
             is_own = asyncio.get_running_loop() is self._loop
         except RuntimeError:
             is_own = False
-        if is_own or self._loop is None or self._loop.is_closed():
+        if is_own or self._loop is None or not self._loop.is_running():
             work.close()
             raise ConfigurationError(
                 "a sync method of a saver with an aiosqlite connection was called "
@@ -71,6 +87,9 @@ class AiosqliteBackend(Backend):
     async def aclose(self) -> None:
         """As `close`."""
 
+    def abandon(self) -> None:
+        """As `close`."""
+
     def after_fork(self) -> None:
-        if self._inner is not None:
-            self._inner.after_fork()
+        inherited.append(self._connection)
+        self._connection, self._loop = None, None

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from holdfast._core import references
+from holdfast._core import level, references
 from holdfast.backends.base import (
     Ancestors,
     Census,
@@ -208,17 +208,29 @@ class Reads:
             found.update(from_column(thread_id) for (thread_id,) in rows)
         return sorted(found)
 
-    def _census(self, cursor: sqlite3.Cursor, request: Census) -> tuple[int, list[Row]]:
+    def _census(
+        self, cursor: sqlite3.Cursor, request: Census
+    ) -> tuple[int, list[Row], list[tuple[str, str]]]:
         key = self._tables.key(cursor, request.thread_id)
         rows = cursor.execute(
             "SELECT checkpoint_ns, checkpoint_id, record "
             f"FROM {self._tables.checkpoints} WHERE thread = ?",
             (key,),
         ).fetchall()
-        return self._tables.epoch(cursor, key), [
-            Row(request.thread_id, from_column(ns), from_column(id), record)
-            for ns, id, record in rows
-        ]
+        orphans = cursor.execute(
+            f"SELECT DISTINCT checkpoint_ns, checkpoint_id FROM {self._tables.writes} "
+            f"WHERE thread = ? EXCEPT SELECT checkpoint_ns, checkpoint_id "
+            f"FROM {self._tables.checkpoints} WHERE thread = ?",
+            (key, key),
+        ).fetchall()
+        return (
+            self._tables.epoch(cursor, key),
+            [
+                Row(request.thread_id, from_column(ns), from_column(id), record)
+                for ns, id, record in rows
+            ],
+            [(from_column(ns), from_column(id)) for ns, id in orphans],
+        )
 
     def _mark(self, cursor: sqlite3.Cursor, request: Mark) -> tuple[int, set[tuple[int, bytes]]]:
         key = self._tables.key(cursor, request.thread_id)
@@ -230,10 +242,9 @@ class Reads:
         return self._tables.epoch(cursor, key), marked
 
     def _chunk_ids(self, cursor: sqlite3.Cursor, request: ChunkIds) -> list[tuple[bytes, int]]:
-        # The first bytes of a stored chunk tell its level; a leaf's own may stand there.
         rows = cursor.execute(
-            f"SELECT id, data FROM {self._tables.blobs} "
+            f"SELECT id, substr(data, 1, 2) FROM {self._tables.blobs} "
             "WHERE thread = ? AND id > ? ORDER BY id LIMIT ?",
             (self._tables.key(cursor, request.thread_id), request.after, request.limit),
         )
-        return [(id, references(data)[0]) for id, data in rows]
+        return [(id, level(start)) for id, start in rows]
