@@ -83,8 +83,10 @@ def test_bits_of_nan(bits: int) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [1, True, 1.5, math.nan, None, b"k", (1, (2, b"")), Level.HIGH, Color.RED, Shade.PAIR]
-    + [Number(3), Text("t"), "\ud800", frozenset({1}), Path("a"), object, 2**64],
+    [
+        *(1, True, 1.5, math.nan, None, b"k", (1, (2, b"")), Level.HIGH, Color.RED, Shade.PAIR),
+        *(Number(3), Text("t"), "\ud800", frozenset({1}), Path("a"), object, 2**64),
+    ],
     ids=repr,
 )
 def test_one_key(key: Any) -> None:
@@ -232,9 +234,12 @@ for change in (
 ):
     ours = Serializer().dumps_typed(made(change))
     assert ours == JsonPlusSerializer().dumps_typed(made(change))
-# Upstream reads freed memory where the list shrinks: ours must merely survive.
+# Upstream reads freed memory where the list shrinks: ours must not, nor ask upstream to.
 for change in (list.clear, list.pop, lambda items: items.__delitem__(slice(2, 40))):
-    tag, packed = Serializer().dumps_typed(made(change))
+    try:
+        tag, packed = Serializer().dumps_typed(made(change))
+    except RuntimeError:
+        continue
     Serializer().loads_typed((tag, packed))
 print("survived")
 """

@@ -15,6 +15,7 @@ use crate::store::cache::{Cache, Memo, Scope};
 use crate::store::chunk::{self, Compression};
 use crate::store::draft;
 use crate::store::record::{self, plan_manifest, Entry, Value, INLINE, INLINE_HEAD};
+use crate::store::tree::Pages;
 use crate::store::version::Version;
 use crate::store::writes;
 
@@ -196,9 +197,9 @@ impl Core {
                     Source::Given(tag, bytes) => {
                         let place = (scope, namespace.clone(), name.clone());
                         let memo = self.shared.cache().memo(&place);
-                        let (value, ids) = plan.value(&tag, bytes, INLINE, memo.as_deref());
-                        if !ids.is_empty() {
-                            memos.push((place, ids));
+                        let (value, outline) = plan.value(&tag, bytes, INLINE, memo.as_deref());
+                        if !outline.leaves.is_empty() {
+                            memos.push((place, outline));
                         }
                         Some(value)
                     }
@@ -381,5 +382,5 @@ pub fn level(start: &[u8]) -> PyResult<u8> {
 
 /// Leaves of a channel's value, for the next comparison.
 pub fn memo(leaves: Vec<(chunk::Id, Arc<[u8]>)>) -> Arc<Memo> {
-    Arc::new(Memo::new(leaves))
+    Arc::new(Memo::new(leaves, Pages::default()))
 }

@@ -1,20 +1,21 @@
 //! A planned commit, alive until the store has acknowledged it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-use super::core::{memo, Shared};
+use super::core::Shared;
 use super::error::guarded;
 use super::reader::to_id;
 use crate::error::Result;
-use crate::store::cache::{Loaded, Scope, Whole};
+use crate::store::cache::{Loaded, Memo, Scope, Whole};
 use crate::store::chunk::{Id, Ref};
-use crate::store::draft::{self, Shipment};
+use crate::store::draft::{self, Outline, Shipment};
 use crate::store::record::{Entry, Record};
+use crate::store::tree::Pages;
 
 type Place = (Scope, Vec<u8>, Vec<u8>);
 type Plan = draft::Draft<PyBackedBytes>;
@@ -35,9 +36,11 @@ pub struct Placed {
 }
 
 struct State {
+    plan: Plan,
     shipment: Shipment,
     chunks: Vec<(Id, Vec<u8>)>,
     absent: HashSet<Id>,
+    memos: Vec<(Place, Outline)>,
     placed: Option<Placed>,
 }
 
@@ -46,10 +49,8 @@ struct State {
 pub struct Draft {
     shared: Arc<Shared>,
     scope: Scope,
-    plan: Plan,
     roots: Vec<Ref>,
     sealed: Vec<Vec<u8>>,
-    memos: Vec<(Place, Vec<Id>)>,
     state: Mutex<State>,
 }
 
@@ -60,7 +61,7 @@ impl Draft {
         plan: Plan,
         roots: Vec<Ref>,
         sealed: Vec<Vec<u8>>,
-        memos: Vec<(Place, Vec<Id>)>,
+        memos: Vec<(Place, Outline)>,
         placed: Option<Placed>,
     ) -> Result<Self> {
         let absent = HashSet::new();
@@ -70,18 +71,18 @@ impl Draft {
         };
         let chunks = seal_all(&plan, &shipment, &shared)?;
         let state = Mutex::new(State {
+            plan,
             shipment,
             chunks,
             absent,
+            memos,
             placed,
         });
         Ok(Self {
             shared,
             scope,
-            plan,
             roots,
             sealed,
-            memos,
             state,
         })
     }
@@ -134,15 +135,16 @@ impl Draft {
             .collect::<PyResult<Vec<_>>>()?;
         let unknown = guarded(py, || {
             self.shared.cache().forget(self.scope);
-            let mut state = self.state();
+            let state = &mut *self.state();
+            state.plan.doubt();
             let (held, unknown): (Vec<Id>, Vec<Id>) =
-                ids.into_iter().partition(|id| self.plan.holds(*id));
+                ids.into_iter().partition(|id| state.plan.holds(*id));
             state.absent.extend(held);
-            // What else the cache believed in is verified by the store as well.
+            // What else was taken to be stored was verified by the store as well.
             let frontier: HashSet<Id> = state.shipment.frontier.iter().copied().collect();
             let stored = |id| frontier.contains(&id);
-            state.shipment = self.plan.ship(&self.roots, stored, &state.absent);
-            state.chunks = seal_all(&self.plan, &state.shipment, &self.shared)?;
+            state.shipment = state.plan.ship(&self.roots, stored, &state.absent);
+            state.chunks = seal_all(&state.plan, &state.shipment, &self.shared)?;
             Ok(unknown)
         })?;
         Ok(unknown.iter().map(|id| PyBytes::new(py, &id.0)).collect())
@@ -151,25 +153,32 @@ impl Draft {
     /// The store has acknowledged the commit: remember what is there now.
     fn acknowledge(&self, py: Python<'_>) -> PyResult<()> {
         guarded(py, || {
-            let mut state = self.state();
+            let state = &mut *self.state();
             let mut cache = self.shared.cache();
+            let mut fresh = HashMap::new();
             for id in &state.shipment.chunks {
-                if let Some(chunk) = self.plan.load(*id) {
+                if let Some(chunk) = state.plan.load(*id) {
+                    if let Loaded::Leaf(bytes) = &chunk {
+                        fresh.insert(*id, bytes.clone());
+                    }
                     cache.keep_chunk(self.scope, *id, chunk);
                 }
             }
-            for (place, ids) in &self.memos {
-                let leaves = ids
-                    .iter()
-                    .filter_map(|id| {
-                        let known = cache.chunk(self.scope, *id).or_else(|| self.plan.load(*id));
-                        match known? {
-                            Loaded::Leaf(bytes) => Some((*id, bytes)),
+            for (place, outline) in state.memos.drain(..) {
+                let leaves = outline.leaves.into_iter().map(|(id, known)| {
+                    // Another value, or the cache, may have had the leaf already.
+                    let bytes = known.or_else(|| fresh.get(&id).cloned()).or_else(|| {
+                        match state.plan.load(id)? {
+                            Loaded::Leaf(bytes) => Some(bytes),
                             Loaded::Node(_) => None,
                         }
-                    })
-                    .collect();
-                cache.keep_memo(place.clone(), memo(leaves));
+                    });
+                    bytes.map(|bytes| (id, bytes))
+                });
+                if let Some(leaves) = leaves.collect() {
+                    let memo = Memo::new(leaves, Pages::new(outline.pages));
+                    cache.keep_memo(place, Arc::new(memo));
+                }
             }
             if let Some(Placed {
                 place,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::chunk::{Id, Ref};
 use super::record::{Entry, Record};
-use super::tree::Page;
+use super::tree::{Page, Pages};
 
 /// A hash of the thread id: no thread sees another's chunks.
 pub type Scope = [u8; 16];
@@ -46,10 +46,11 @@ pub struct Memo {
     /// For each leaf the number of leaf bytes before it.
     pub starts: Vec<u64>,
     pub total: u64,
+    pub pages: Pages,
 }
 
 impl Memo {
-    pub fn new(leaves: Vec<(Id, Arc<[u8]>)>) -> Self {
+    pub fn new(leaves: Vec<(Id, Arc<[u8]>)>, pages: Pages) -> Self {
         let mut total = 0;
         let starts = leaves
             .iter()
@@ -63,6 +64,7 @@ impl Memo {
             leaves,
             starts,
             total,
+            pages,
         }
     }
 
@@ -73,7 +75,7 @@ impl Memo {
     }
 
     fn cost(&self) -> usize {
-        OVERHEAD + self.leaves.len() * 48 + self.total as usize
+        OVERHEAD + self.leaves.len() * 48 + self.total as usize + self.pages.len() * 400
     }
 }
 

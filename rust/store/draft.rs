@@ -9,23 +9,17 @@ use super::cache::{Loaded, Memo};
 use super::chunk::{seal, Compression, Id, Ref, LEAF};
 use super::pieces::{cut_msgpack, cut_opaque, Piece};
 use super::record::{Body, Root, Value};
-use super::tree::{grow, Page, Span};
+use super::tree::{grow, Grown, Page, Span};
 use crate::error::Result;
 
 const MSGPACK: &[u8] = b"msgpack";
 
-/// A leaf's bytes, wherever they are.
-#[derive(Debug, Clone)]
-enum Leaf {
-    /// In the value's own bytes: source and place.
-    Given(usize, Range<usize>),
-    /// Equal to a leaf of the channel's last value.
-    Known(Arc<[u8]>),
-}
-
 #[derive(Debug, Clone)]
 enum Planned {
-    Leaf(Leaf),
+    /// A leaf in a value's own bytes: source and place.
+    Given(usize, Range<usize>),
+    /// A leaf of the channel's last value.
+    Leaf(Arc<[u8]>),
     Node(Arc<Page>),
 }
 
@@ -33,6 +27,16 @@ enum Planned {
 pub struct Draft<S> {
     sources: Vec<S>,
     planned: HashMap<Id, Planned>,
+    /// What the values have in common with the last ones: not sent unless the store asks.
+    known: Vec<(Id, Planned)>,
+}
+
+/// What a value is remembered by: its leaves, with their bytes where they were known, and
+/// its pages.
+#[derive(Debug, Default)]
+pub struct Outline {
+    pub leaves: Vec<(Id, Option<Arc<[u8]>>)>,
+    pub pages: Vec<Arc<Page>>,
 }
 
 /// Which chunks to send to the store, and which it must have.
@@ -48,12 +52,13 @@ impl<S: AsRef<[u8]>> Default for Draft<S> {
         Self {
             sources: Vec::new(),
             planned: HashMap::new(),
+            known: Vec::new(),
         }
     }
 }
 
 impl<S: AsRef<[u8]>> Draft<S> {
-    /// Plan a value of these bytes; also gives the ids of its leaves.
+    /// Plan a value of these bytes; also gives its outline, empty where it has no leaves.
     ///
     /// `memo` holds the leaves of the channel's last value: what equals one of them is
     /// not hashed. Up to `inline` bytes stay where they are referred to.
@@ -63,7 +68,7 @@ impl<S: AsRef<[u8]>> Draft<S> {
         source: S,
         inline: usize,
         memo: Option<&Memo>,
-    ) -> (Value, Vec<Id>) {
+    ) -> (Value, Outline) {
         let bytes = source.as_ref();
         if bytes.len() <= inline {
             let body = Body::Inline(bytes.to_vec());
@@ -72,7 +77,7 @@ impl<S: AsRef<[u8]>> Draft<S> {
                     tag: tag.to_vec(),
                     body,
                 },
-                Vec::new(),
+                Outline::default(),
             );
         }
         let pieces = if tag == MSGPACK {
@@ -81,6 +86,7 @@ impl<S: AsRef<[u8]>> Draft<S> {
             cut_opaque(bytes)
         };
         let at = self.sources.len();
+        let mut leaves = Vec::new();
         let mut literals = Vec::new();
         let mut spans = Vec::new();
         let mut offset = 0u64;
@@ -91,8 +97,13 @@ impl<S: AsRef<[u8]>> Draft<S> {
                 Piece::Leaf(range) => {
                     let (id, known) = matcher.identify(offset, &bytes[range.clone()]);
                     let length = range.len() as u64;
-                    let leaf = known.map_or_else(|| Leaf::Given(at, range), Leaf::Known);
-                    self.planned.entry(id).or_insert(Planned::Leaf(leaf));
+                    match &known {
+                        Some(bytes) => self.known.push((id, Planned::Leaf(bytes.clone()))),
+                        None => {
+                            self.planned.entry(id).or_insert(Planned::Given(at, range));
+                        }
+                    }
+                    leaves.push((id, known));
                     spans.push(Span {
                         reference: Ref { level: LEAF, id },
                         length,
@@ -101,30 +112,40 @@ impl<S: AsRef<[u8]>> Draft<S> {
                 }
             }
         }
-        let ids = spans.iter().map(|span| span.reference.id).collect();
-        let (pages, spans) = grow(spans);
-        self.nodes(pages);
+        let (grown, spans) = grow(spans, memo.map(|memo| &memo.pages));
+        let mut pages = Vec::with_capacity(grown.len());
+        for Grown { page, is_known } in grown {
+            let planned = Planned::Node(page.clone());
+            if is_known {
+                self.known.push((page.id, planned));
+            } else {
+                self.planned.entry(page.id).or_insert(planned);
+            }
+            pages.push(page);
+        }
         self.sources.push(source);
-        let body = Body::Tree(Root { literals, spans });
-        (
-            Value {
-                tag: tag.to_vec(),
-                body,
-            },
-            ids,
-        )
+        let value = Value {
+            tag: tag.to_vec(),
+            body: Body::Tree(Root { literals, spans }),
+        };
+        (value, Outline { leaves, pages })
     }
 
-    /// Add pages, or leaves of a manifest, that were planned elsewhere.
-    pub fn nodes(&mut self, pages: Vec<Page>) {
-        for page in pages {
-            self.planned
-                .entry(page.id)
-                .or_insert_with(|| Planned::Node(Arc::new(page)));
+    /// Add nodes of a manifest, that were planned elsewhere.
+    pub fn nodes(&mut self, nodes: Vec<Arc<Page>>) {
+        for node in nodes {
+            self.planned.entry(node.id).or_insert(Planned::Node(node));
         }
     }
 
-    /// Whether the bytes of this chunk are at hand.
+    /// From now on treat as planned what was taken to be stored: the store lacks some of it.
+    pub fn doubt(&mut self) {
+        for (id, planned) in self.known.drain(..) {
+            self.planned.entry(id).or_insert(planned);
+        }
+    }
+
+    /// Whether the bytes of this chunk are at hand, after a `doubt`.
     pub fn holds(&self, id: Id) -> bool {
         self.planned.contains_key(&id)
     }
@@ -154,8 +175,7 @@ impl<S: AsRef<[u8]>> Draft<S> {
                 frontier.push(id);
                 continue;
             };
-            let known = matches!(planned, Planned::Leaf(Leaf::Known(_)));
-            if !whole && (known || stored(id)) {
+            if !whole && stored(id) {
                 done.insert(id, false);
                 frontier.push(id);
                 continue;
@@ -177,7 +197,7 @@ impl<S: AsRef<[u8]>> Draft<S> {
 
     fn level(&self, id: Id) -> u8 {
         match &self.planned[&id] {
-            Planned::Leaf(_) => LEAF,
+            Planned::Given(..) | Planned::Leaf(_) => LEAF,
             Planned::Node(node) => node.level,
         }
     }
@@ -185,23 +205,23 @@ impl<S: AsRef<[u8]>> Draft<S> {
     /// The bytes to store for a planned chunk.
     pub fn seal(&self, id: Id, compression: Compression) -> Result<Vec<u8>> {
         match &self.planned[&id] {
-            Planned::Leaf(leaf) => seal(LEAF, &[], self.bytes(leaf), compression),
+            Planned::Given(source, range) => {
+                seal(LEAF, &[], self.given(*source, range), compression)
+            }
+            Planned::Leaf(bytes) => seal(LEAF, &[], bytes, compression),
             Planned::Node(node) => seal(node.level, &node.references, &node.payload, compression),
         }
     }
 
-    fn bytes<'a>(&'a self, leaf: &'a Leaf) -> &'a [u8] {
-        match leaf {
-            Leaf::Given(source, range) => &self.sources[*source].as_ref()[range.clone()],
-            Leaf::Known(bytes) => bytes,
-        }
+    fn given(&self, source: usize, range: &Range<usize>) -> &[u8] {
+        &self.sources[source].as_ref()[range.clone()]
     }
 
     /// A chunk as the cache keeps it.
     pub fn load(&self, id: Id) -> Option<Loaded> {
         Some(match self.planned.get(&id)? {
-            Planned::Leaf(Leaf::Known(bytes)) => Loaded::Leaf(bytes.clone()),
-            Planned::Leaf(leaf) => Loaded::Leaf(self.bytes(leaf).into()),
+            Planned::Given(source, range) => Loaded::Leaf(self.given(*source, range).into()),
+            Planned::Leaf(bytes) => Loaded::Leaf(bytes.clone()),
             Planned::Node(node) => Loaded::Node(node.clone()),
         })
     }
@@ -269,6 +289,7 @@ impl<'a> Matcher<'a> {
 mod tests {
     use super::super::chunk::references;
     use super::super::reader::{load, parts, Reader};
+    use super::super::tree::Pages;
     use super::*;
 
     fn message(n: u32) -> Vec<u8> {
@@ -297,7 +318,7 @@ mod tests {
         mut stored: impl FnMut(Id) -> bool,
     ) -> (usize, Memo) {
         let mut draft = Draft::default();
-        let (value, _) = draft.value(MSGPACK, bytes.clone(), 100, memo);
+        let (value, outline) = draft.value(MSGPACK, bytes.clone(), 100, memo);
         let mut absent = HashSet::new();
         let mut sent = 0;
         loop {
@@ -319,6 +340,8 @@ mod tests {
                 }
                 break;
             }
+            draft.doubt();
+            assert!(missing.iter().all(|id| draft.holds(*id)));
             assert!(missing.iter().any(|id| absent.insert(*id)), "no progress");
         }
         let mut reader = Reader::default();
@@ -326,7 +349,8 @@ mod tests {
         assert_eq!(missing, []);
         let leaves = reader.value_leaves(&value).unwrap();
         assert_eq!(parts(&value, &leaves).unwrap().concat(), bytes);
-        (sent, Memo::new(leaves))
+        let pages = Pages::new(outline.pages);
+        (sent, Memo::new(leaves, pages))
     }
 
     #[test]
@@ -380,7 +404,7 @@ mod tests {
     #[test]
     fn foreign_values_round_trip() {
         for n in [0usize, 5, 101, 3000, 100_000] {
-            let bytes: Vec<u8> = (0..n).map(|i| (i * 31 >> 4) as u8).collect();
+            let bytes: Vec<u8> = (0..n).map(|i| ((i * 31) >> 4) as u8).collect();
             let mut draft = Draft::default();
             let (value, _) = draft.value(b"custom", bytes.clone(), 100, None);
             let mut reader = Reader::default();

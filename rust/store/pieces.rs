@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn foreign_bytes_are_cut_too() {
         for n in [0usize, 1, 100, 5_000, 200_000] {
-            let bytes: Vec<u8> = (0..n).map(|i| (i * i >> 5) as u8).collect();
+            let bytes: Vec<u8> = (0..n).map(|i| ((i * i) >> 5) as u8).collect();
             check(&bytes, &cut_opaque(&bytes));
             check(&bytes, &cut_msgpack(&bytes));
         }

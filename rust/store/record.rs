@@ -6,6 +6,7 @@
 //! like any value, so that a step of a wide graph writes only the entries that changed.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::bytes::{put_field, put_varint, Input};
 use super::chunk::{seal, Compression, Id, Object, Ref, KEYED, LEAF, MANIFEST};
@@ -270,7 +271,7 @@ pub fn manifest_leaf(object: &Object<'_>) -> Result<Vec<Entry>> {
 }
 
 /// A manifest for these entries, and the chunks that it needs, children first.
-pub fn plan_manifest(entries: Vec<Entry>) -> (Manifest, Vec<Page>) {
+pub fn plan_manifest(entries: Vec<Entry>) -> (Manifest, Vec<Arc<Page>>) {
     let mut references = References::default();
     let mut out = Vec::new();
     for entry in &entries {
@@ -300,17 +301,17 @@ pub fn plan_manifest(entries: Vec<Entry>) -> (Manifest, Vec<Page>) {
                 },
                 length: count,
             });
-            nodes.push(Page {
+            nodes.push(Arc::new(Page {
                 id,
                 level: MANIFEST,
                 references: list,
                 payload,
-            });
+            }));
             count = 0;
         }
     }
-    let (pages, root) = grow(spans);
-    nodes.extend(pages);
+    let (pages, root) = grow(spans, None);
+    nodes.extend(pages.into_iter().map(|grown| grown.page));
     (Manifest::Tree(root), nodes)
 }
 
@@ -423,7 +424,7 @@ mod tests {
         entries
     }
 
-    fn record(n: usize) -> (Record, Vec<Page>) {
+    fn record(n: usize) -> (Record, Vec<Arc<Page>>) {
         let (manifest, pages) = plan_manifest(entries(n));
         let record = Record {
             parent: b"parent".to_vec(),

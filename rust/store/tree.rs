@@ -5,6 +5,9 @@
 //! writes a page only when one is complete, and no page is ever replaced by a longer
 //! version of itself.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use super::bytes::{put_varint, Input};
 use super::chunk::{Id, Ref, LEAF, MANIFEST};
 use crate::error::{Error, Result};
@@ -48,9 +51,47 @@ fn page(level: u8, spans: &[Span]) -> Page {
     }
 }
 
+/// Pages that were made before, by their first child: what equals one is not hashed.
+#[derive(Debug, Default)]
+pub struct Pages(HashMap<Ref, Arc<Page>>);
+
+impl Pages {
+    pub fn new(pages: impl IntoIterator<Item = Arc<Page>>) -> Self {
+        let by_first = pages.into_iter().map(|page| (page.references[0], page));
+        Self(by_first.collect())
+    }
+
+    /// The page over exactly these children. Equal ids have equal lengths.
+    fn over(&self, spans: &[Span]) -> Option<&Arc<Page>> {
+        let page = self.0.get(&spans.first()?.reference)?;
+        let is_same = page.references.len() == spans.len()
+            && page
+                .references
+                .iter()
+                .zip(spans)
+                .all(|(known, span)| *known == span.reference);
+        is_same.then_some(page)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A page of a tree, and whether it was known.
+#[derive(Debug)]
+pub struct Grown {
+    pub page: Arc<Page>,
+    pub is_known: bool,
+}
+
 /// The pages over `spans`, children before parents, and what remains for the root:
 /// the highest pages first, the open tail of the leaves last.
-pub fn grow(spans: Vec<Span>) -> (Vec<Page>, Vec<Span>) {
+pub fn grow(spans: Vec<Span>, known: Option<&Pages>) -> (Vec<Grown>, Vec<Span>) {
     let mut pages = Vec::new();
     let mut tails: Vec<Vec<Span>> = Vec::new();
     let mut spans = spans;
@@ -62,15 +103,25 @@ pub fn grow(spans: Vec<Span>) -> (Vec<Page>, Vec<Span>) {
             let size = end - open;
             let closes = spans[end - 1].reference.id.0[0] & PAGE_MASK == 0;
             if (size >= SMALLEST_PAGE && closes) || size >= LARGEST_PAGE {
-                let page = page(base + step, &spans[open..end]);
+                let below = &spans[open..end];
+                let grown = match known.and_then(|pages| pages.over(below)) {
+                    Some(page) => Grown {
+                        page: page.clone(),
+                        is_known: true,
+                    },
+                    None => Grown {
+                        page: Arc::new(page(base + step, below)),
+                        is_known: false,
+                    },
+                };
                 above.push(Span {
                     reference: Ref {
-                        level: page.level,
-                        id: page.id,
+                        level: grown.page.level,
+                        id: grown.page.id,
                     },
-                    length: spans[open..end].iter().map(|span| span.length).sum(),
+                    length: below.iter().map(|span| span.length).sum(),
                 });
-                pages.push(page);
+                pages.push(grown);
                 open = end;
             }
         }
@@ -144,8 +195,11 @@ mod tests {
     #[test]
     fn the_leaves_come_back_in_order() {
         for n in [0, 1, 3, 17, 100, 5000] {
-            let (pages, root) = grow(leaves(n));
-            let pages = pages.into_iter().map(|page| (page.id, page)).collect();
+            let (pages, root) = grow(leaves(n), None);
+            let pages = pages
+                .into_iter()
+                .map(|g| (g.page.id, (*g.page).clone()))
+                .collect();
             let mut out = Vec::new();
             flatten(&pages, &root, &mut out);
             assert_eq!(out, leaves(n));
@@ -155,10 +209,10 @@ mod tests {
     #[test]
     fn equal_leaves_make_bounded_pages() {
         let same = vec![leaves(2)[1]; 10_000];
-        let (pages, root) = grow(same);
+        let (pages, root) = grow(same, None);
         assert!(pages
             .iter()
-            .all(|page| page.references.len() <= LARGEST_PAGE));
+            .all(|grown| grown.page.references.len() <= LARGEST_PAGE));
         assert!(root.len() < 3 * LARGEST_PAGE);
     }
 
@@ -167,8 +221,8 @@ mod tests {
         let mut before: HashSet<Id> = HashSet::new();
         let mut written = 0;
         for n in 0..2000 {
-            let (pages, root) = grow(leaves(n));
-            let now: HashSet<Id> = pages.iter().map(|page| page.id).collect();
+            let (pages, root) = grow(leaves(n), None);
+            let now: HashSet<Id> = pages.iter().map(|grown| grown.page.id).collect();
             assert!(before.is_subset(&now), "a page was replaced at {n}");
             written += now.difference(&before).count();
             assert!(root.len() < 200);
@@ -181,9 +235,29 @@ mod tests {
     fn an_edit_changes_only_the_pages_around_it() {
         let mut edited = leaves(2000);
         edited.remove(1000);
-        let before: HashSet<Id> = grow(leaves(2000)).0.iter().map(|p| p.id).collect();
-        let after: HashSet<Id> = grow(edited).0.iter().map(|p| p.id).collect();
+        let before: HashSet<Id> = grow(leaves(2000), None)
+            .0
+            .iter()
+            .map(|g| g.page.id)
+            .collect();
+        let after: HashSet<Id> = grow(edited, None).0.iter().map(|g| g.page.id).collect();
         assert!(after.difference(&before).count() <= 9);
+    }
+
+    #[test]
+    fn known_pages_are_taken_only_where_they_are_the_same() {
+        let (first, _) = grow(leaves(2000), None);
+        let known = Pages::new(first.into_iter().map(|grown| grown.page));
+        let mut edited = leaves(2100);
+        edited.swap(700, 900);
+        for spans in [leaves(2000), leaves(2100), edited] {
+            let (with, root) = grow(spans.clone(), Some(&known));
+            let (without, expected) = grow(spans, None);
+            let ids = |pages: &[Grown]| pages.iter().map(|g| g.page.id).collect::<Vec<_>>();
+            assert_eq!(ids(&with), ids(&without));
+            assert_eq!(root, expected);
+            assert!(with.iter().filter(|grown| grown.is_known).count() > 200);
+        }
     }
 
     #[test]

@@ -30,7 +30,6 @@ from langgraph.store.base import Item
 from langgraph.types import Command, Interrupt, Send
 from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr
 
-
 UPSTREAM = jsonplus.JsonPlusSerializer()
 OURS = Serializer()
 
@@ -215,7 +214,6 @@ OBJECTS = st.one_of(
                 created_at=dt.datetime(2024, 1, 2, tzinfo=dt.timezone.utc),
                 updated_at=dt.datetime(2024, 1, 2, tzinfo=dt.timezone.utc),
             ),
-            Refuses(),
             HumanMessage("hi", id="h"),
             AIMessage("", tool_calls=[{"name": "n", "args": {"a": [1]}, "id": "c"}]),
             OwnHuman("hi", mood="loud"),
@@ -316,8 +314,8 @@ def describe(value: Any) -> Any:
         )
     if isinstance(value, BaseException):
         return kind, describe(value.args)
-    if isinstance(value, Item):
-        return kind, [describe(getattr(value, name)) for name in Item.__slots__]
+    if isinstance(value, (Item, Send)):
+        return kind, [describe(getattr(value, name)) for name in kind.__slots__]
     if isinstance(value, (str, bytes, bytearray, int, type(None), uuid.UUID, Decimal)):
         return kind, str(value) if isinstance(value, Decimal) else value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

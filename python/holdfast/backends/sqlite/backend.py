@@ -25,6 +25,8 @@ from holdfast.errors import FormatTooNew, StoreUnavailable
 from holdfast.options import Options
 
 _READERS = 4
+# Requests that one transaction answers before others are let in.
+_LARGEST_GROUP = 500
 
 
 class _Job:
@@ -203,23 +205,19 @@ class SqliteBackend(Backend):
 
     def _lead(self) -> None:
         """Work off the line in a thread of the backend's own."""
-        while True:
+        goes_on = True
+        while goes_on:
             try:
                 with self._leading:
                     self._work_off()
             finally:
                 with self._pooling:
-                    self._is_led = bool(self._waiting)
-            if not self._is_led:
-                return
+                    goes_on = self._is_led = bool(self._waiting)
 
     def _work_off(self) -> None:
         jobs: list[_Job] = []
         try:
-            with self._pooling:
-                jobs.extend(self._waiting)
-                self._waiting.clear()
-            if jobs:
+            if self._join(jobs):
                 self._transact(jobs)
         except Exception as error:  # noqa: BLE001 - each waiting caller gets it
             for job in jobs:
@@ -232,20 +230,33 @@ class SqliteBackend(Backend):
             for job in jobs:
                 job.finish()
 
+    def _join(self, jobs: list[_Job]) -> list[_Job]:
+        """Add those who wait now to `jobs`; who they are."""
+        with self._pooling:
+            late = list(self._waiting)
+            jobs.extend(late)
+            self._waiting.clear()
+        return late
+
     def _transact(self, jobs: list[_Job]) -> None:
-        """Answer requests in one transaction: all flushed together, each failing alone."""
+        """Answer requests in one transaction: all flushed together, each failing alone.
+
+        Who comes while the others are answered joins them.
+        """
         with translate(self._source.name, jobs[0].request if len(jobs) == 1 else None):
             connection = self._opened()
             cursor = connection.cursor()
             cursor.row_factory = None
             try:
                 self._begin(connection, cursor)
-                if len(jobs) == 1:
-                    if not self._answer(cursor, jobs[0]):
-                        self._abandon(connection)
-                        return
-                else:
+                if len(jobs) > 1:
                     for job in jobs:
+                        self._answer_apart(cursor, job)
+                elif not self._answer(cursor, jobs[0]):
+                    self._abandon(connection)
+                    return
+                while len(jobs) < _LARGEST_GROUP and (late := self._join(jobs)):
+                    for job in late:
                         self._answer_apart(cursor, job)
                 self._commit(connection, cursor)
             except BaseException:
@@ -258,8 +269,7 @@ class SqliteBackend(Backend):
         if request is None:
             return True
         answer = self._reads.get(type(request)) or self._changes[type(request)]
-        with translate(self._source.name, request):
-            job.reply = answer(cursor, request)
+        job.reply = answer(cursor, request)
         lacks_chunks = isinstance(request, (Commit, Write)) and job.reply
         return not lacks_chunks
 
@@ -268,7 +278,8 @@ class SqliteBackend(Backend):
         cursor.execute("SAVEPOINT request")
         is_kept = False
         try:
-            is_kept = self._answer(cursor, job)
+            with translate(self._source.name, job.request):
+                is_kept = self._answer(cursor, job)
         except Exception as error:  # its caller gets it, its neighbours go on
             if not cursor.connection.in_transaction:
                 raise  # SQLite rolled all of it back, for want of room for example
