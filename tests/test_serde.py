@@ -196,17 +196,15 @@ def test_dict_changed_while_encoded(count: int, change: Any) -> None:
 
     work = {"add": add, "swap": swap, "replace": replace}.get(change, change)
 
-    def made() -> dict[Any, Any]:
+    def made(work: Any) -> dict[Any, Any]:
         table: dict[Any, Any] = {}
         table.update(first=1, meddler=Meddler(table, work))
         table.update({str(number): [number] for number in range(count)})
         return table
 
-    ours = call(OURS.dumps_typed, made())
-    if change in {"add", "swap", "replace"}:
-        # Where entries vanish, upstream's header counts more than it writes.
-        assert ours.result() == call(UPSTREAM.dumps_typed, made()).result()
-    assert ours.failure is None or issubclass(ours.failure[0], Exception)
+    # Upstream writes what it meets, and a header that may not fit; ours is what was there.
+    expected = UPSTREAM.dumps_typed(made(lambda _: None))
+    assert OURS.dumps_typed(made(work)) == expected
 
 
 CHANGING_LISTS = """
@@ -231,16 +229,13 @@ for change in (
     lambda items: items.extend(range(10_000)),
     lambda items: items.__setitem__(3, [5]),
     list.reverse,
+    # Here upstream reads freed memory: ours must not, nor ask upstream to.
+    list.clear,
+    list.pop,
+    lambda items: items.__delitem__(slice(2, 40)),
 ):
-    ours = Serializer().dumps_typed(made(change))
-    assert ours == JsonPlusSerializer().dumps_typed(made(change))
-# Upstream reads freed memory where the list shrinks: ours must not, nor ask upstream to.
-for change in (list.clear, list.pop, lambda items: items.__delitem__(slice(2, 40))):
-    try:
-        tag, packed = Serializer().dumps_typed(made(change))
-    except RuntimeError:
-        continue
-    Serializer().loads_typed((tag, packed))
+    expected = JsonPlusSerializer().dumps_typed(made(lambda items: None))
+    assert Serializer().dumps_typed(made(change)) == expected
 print("survived")
 """
 

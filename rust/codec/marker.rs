@@ -107,9 +107,97 @@ pub fn skip(bytes: &[u8], at: usize) -> Option<usize> {
     Some(at)
 }
 
+/// How many containers lie within each other at most; payloads of extension objects are
+/// not looked into. 0 for bytes that are no whole object.
+pub fn nesting(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    let mut deepest = 0;
+    // Objects still to come, at each open level.
+    let mut open: Vec<u64> = vec![1];
+    while let Some(left) = open.last_mut() {
+        if *left == 0 {
+            open.pop();
+            continue;
+        }
+        *left -= 1;
+        let Some(marker) = read(bytes, at) else {
+            return 0;
+        };
+        at += marker.header + marker.body;
+        match marker.kind {
+            Kind::Array(n) => open.push(u64::from(n)),
+            Kind::Map(n) => open.push(2 * u64::from(n)),
+            Kind::Flat | Kind::Ext(_) => {}
+        }
+        deepest = deepest.max(open.len() - 1);
+    }
+    deepest
+}
+
+/// Whether an object is whole, with nothing in it that only upstream knows how to read:
+/// keys that are not flat, floats of 32 bits, containers within each other beyond
+/// `depth`, and, unless they are `allowed`, extension objects.
+pub fn is_plain(bytes: &[u8], depth: usize, allowed: bool) -> bool {
+    let mut at = 0;
+    // Objects still to come at each open level, and whether they are a map's.
+    let mut open: Vec<(u64, bool)> = vec![(1, false)];
+    while let Some((left, is_map)) = open.last_mut() {
+        if *left == 0 {
+            open.pop();
+            continue;
+        }
+        let is_key = *is_map && *left % 2 == 0;
+        *left -= 1;
+        let Some(marker) = read(bytes, at) else {
+            return false;
+        };
+        if bytes[at] == 0xca || (is_key && marker.kind != Kind::Flat) {
+            return false;
+        }
+        match marker.kind {
+            Kind::Array(n) => open.push((u64::from(n), false)),
+            Kind::Map(n) => open.push((2 * u64::from(n), true)),
+            Kind::Ext(_) if !allowed => return false,
+            Kind::Flat | Kind::Ext(_) => {}
+        }
+        if open.len() > depth {
+            return false;
+        }
+        at += marker.header + marker.body;
+        if at > bytes.len() {
+            return false;
+        }
+    }
+    at == bytes.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nesting_counts_containers_alone() {
+        assert_eq!(nesting(&[0x01]), 0);
+        assert_eq!(nesting(&[0x90]), 1);
+        assert_eq!(nesting(&[0x92, 0x91, 0xc0, 0x81, 0x01, 0x90]), 3);
+        assert_eq!(nesting(&[0x91, 0xd4, 0x05, 0x91]), 1);
+        assert_eq!(nesting(&[0x92, 0x90]), 0);
+    }
+
+    #[test]
+    fn plain_is_what_can_be_read_without_doubt() {
+        assert!(is_plain(&[0x82, 0xa1, b'a', 0x90, 0x01, 0xc0], 10, false));
+        assert!(!is_plain(&[0x81, 0x90, 0x01], 10, false), "a list as key");
+        assert!(!is_plain(&[0xca, 0, 0, 0, 0], 10, false), "a short float");
+        assert!(
+            !is_plain(&[0x91, 0xd4, 5, 0], 10, false),
+            "an extension object"
+        );
+        assert!(is_plain(&[0x91, 0xd4, 5, 0], 10, true));
+        assert!(!is_plain(&[0x91, 0x91, 0x91, 0x90], 3, true), "too deep");
+        assert!(!is_plain(&[0x92, 0x01], 10, true), "cut");
+        assert!(!is_plain(&[0x01, 0x01], 10, true), "two objects");
+    }
 
     #[test]
     fn skips_each_kind_of_object() {

@@ -4,18 +4,25 @@
 //! is odd or broken. Nesting is bounded, and no length is believed before its bytes are
 //! there.
 
+use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
-use super::encode::{are_tool_calls, has_text_keys, is_empty_list, is_text, is_usage, kind_of};
-use super::messages::{Class, Codec, Holds, Shape, CONSTRUCT, SNAPSHOT};
-use crate::codec::marker::{read, skip, Kind};
+use super::encode::kind_of;
+use super::fits::fits;
+use super::messages::{Class, Codec, Shape, CONSTRUCT, SNAPSHOT};
+use crate::codec::marker::{is_plain, read, Kind};
 
 const DEEPEST: usize = 100;
 /// Keys of dicts come again and again: their strings are shared.
 const LONGEST_KEY: usize = 32;
 const KEY_SLOTS: usize = 1024;
+/// What stands behind a model's fields: the text `model_validate_json`.
+const TAIL: &[u8] = b"\xb3model_validate_json";
+
+/// A value; `None` where upstream must read the whole.
+type Read<'py> = PyResult<Option<Bound<'py, PyAny>>>;
 
 /// The last key string for each of some hash values.
 #[derive(Default)]
@@ -50,6 +57,8 @@ struct Decoder<'a, 'py> {
     py: Python<'py>,
     hook: &'a Bound<'py, PyAny>,
     keys: KeyCache,
+    /// Whether all of the bytes were looked at before a hook is called for the first time.
+    is_checked: bool,
     bytes: &'a [u8],
     at: usize,
 }
@@ -71,6 +80,7 @@ pub fn decode<'py>(
         py,
         hook,
         keys: keys.unwrap_or_default(),
+        is_checked: false,
         bytes,
         at: 0,
     };
@@ -133,7 +143,8 @@ impl<'a, 'py> Decoder<'a, 'py> {
     }
 
     fn list(&mut self, count: u32, depth: usize) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let mut items = Vec::with_capacity((count as usize).min(self.bytes.len() - self.at));
+        // No length is believed before its items are there.
+        let mut items = Vec::with_capacity((count as usize).min(64));
         for _ in 0..count {
             match self.value(depth + 1)? {
                 Some(item) => items.push(item),
@@ -191,63 +202,67 @@ impl<'a, 'py> Decoder<'a, 'py> {
         done
     }
 
-    fn ext(
-        &mut self,
-        code: i8,
-        payload: &'a [u8],
-        depth: usize,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if code == SNAPSHOT {
-            let value = self.inside(payload, 0, |inner| {
-                let value = inner.value(depth + 1)?;
-                Ok(value.filter(|_| inner.at == payload.len()))
-            })?;
-            return value
-                .map(|value| self.codec.snapshot.bind(self.py).call1((value,)))
-                .transpose();
-        }
-        if code == CONSTRUCT {
-            if let Some(message) = self.message(payload, depth)? {
-                return Ok(Some(message));
-            }
-        }
-        self.hook
-            .call1((code, PyBytes::new(self.py, payload)))
-            .map(Some)
-    }
-
-    /// The message that a payload describes, built without its class's validators; `None`
-    /// where the class must do it.
-    fn message(&mut self, payload: &'a [u8], depth: usize) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = self.py;
-        let Some((class, at)) = self.named(payload) else {
-            return Ok(None);
-        };
-        let values = self.inside(payload, at, |inner| {
-            let values = inner.fields(class, depth + 1)?;
-            // What stands behind the fields plays no part, but must be all that stands there.
-            Ok(values.filter(|_| skip(payload, inner.at) == Some(payload.len())))
-        })?;
-        let Some(values) = values else {
-            return Ok(None);
-        };
-        let mut shape = Shape::default();
-        let state = PyDict::new(py);
-        for (at, (field, value)) in class.fields.iter().zip(values).enumerate() {
-            if !is_as_validated(class, field.holds, &value) {
+    fn ext(&mut self, code: i8, payload: &'a [u8], depth: usize) -> Read<'py> {
+        // What upstream must read, it must read before hooks have run: they may be heard.
+        if !self.is_checked {
+            if !is_plain(self.bytes, DEEPEST, true) {
                 return Ok(None);
             }
-            shape.note(at, kind_of(&value));
-            state.set_item(field.key.bind(py), value)?;
+            self.is_checked = true;
         }
+        if code == SNAPSHOT {
+            if !is_plain(payload, DEEPEST.saturating_sub(depth), true) {
+                return Ok(None);
+            }
+            let value = self.inside(payload, 0, |inner| inner.value(depth + 1))?;
+            let Some(value) = value else {
+                return Ok(None);
+            };
+            return self.called(self.codec.snapshot.bind(self.py).call1((value,)));
+        }
+        if code == CONSTRUCT {
+            if let Some((class, at)) = self.named(payload) {
+                if is_plain(payload, DEEPEST / 2, false) {
+                    return self.message(class, at, payload);
+                }
+            }
+        }
+        self.hooked(code, payload)
+    }
+
+    fn hooked(&self, code: i8, payload: &[u8]) -> Read<'py> {
+        self.called(self.hook.call1((code, PyBytes::new(self.py, payload))))
+    }
+
+    /// What a call gave. How an error in it ends is upstream's to say.
+    fn called(&self, result: PyResult<Bound<'py, PyAny>>) -> Read<'py> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_instance_of::<PyException>(self.py) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The message that a plain payload describes, built without its class's validators
+    /// where that is proven to make no difference.
+    fn message(&mut self, class: &'a Class, at: usize, payload: &'a [u8]) -> Read<'py> {
+        let py = self.py;
+        let state = PyDict::new(py);
+        let shape = self.inside(payload, at, |inner| inner.fields(class, &state))?;
+        let Some(shape) = shape else {
+            return self.hooked(CONSTRUCT, payload);
+        };
         match class.builds(shape) {
             Some(true) => self.build(class, state).map(Some),
-            Some(false) => Ok(None),
+            Some(false) => self.hooked(CONSTRUCT, payload),
             None => {
                 // The first of its shape is made both ways.
-                let theirs = self.hook.call1((CONSTRUCT, PyBytes::new(py, payload)))?;
+                let Some(theirs) = self.hooked(CONSTRUCT, payload)? else {
+                    return Ok(None);
+                };
+                let ours = self.build(class, state)?;
                 let is_same = theirs.get_type().is(class.class.bind(py))
-                    && are_equal(&self.build(class, state)?, &theirs)?;
+                    && are_equal(&ours, &theirs).unwrap_or(false);
                 class.learn_building(shape, is_same);
                 Ok(Some(theirs))
             }
@@ -271,8 +286,9 @@ impl<'a, 'py> Decoder<'a, 'py> {
         Some((self.codec.class_named(module, name)?, at))
     }
 
-    /// The values of exactly the class's fields, in its order.
-    fn fields(&mut self, class: &Class, depth: usize) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
+    /// Put exactly the class's fields into `state`, in its order; `None` where they are
+    /// others, or where the class would do something about them.
+    fn fields(&mut self, class: &Class, state: &Bound<'py, PyDict>) -> PyResult<Option<Shape>> {
         let marker = read(self.bytes, self.at);
         let Some((Kind::Map(count), header)) = marker.map(|m| (m.kind, m.header)) else {
             return Ok(None);
@@ -281,23 +297,24 @@ impl<'a, 'py> Decoder<'a, 'py> {
             return Ok(None);
         }
         self.at += header;
-        let mut values = Vec::with_capacity(class.fields.len());
-        for field in &class.fields {
+        let mut shape = Shape::default();
+        for (at, field) in class.fields.iter().enumerate() {
             // Upstream writes them in this order; a record in another one is not its own.
-            let Some(marker) = read(self.bytes, self.at) else {
+            let rest = &self.bytes[self.at..];
+            if !rest.starts_with(&field.encoded) {
+                return Ok(None);
+            }
+            self.at += field.encoded.len();
+            let Some(value) = self.value(1)? else {
                 return Ok(None);
             };
-            let start = self.at + marker.header;
-            if self.bytes.get(start..start + marker.body) != Some(field.name.as_bytes()) {
+            if !fits(class, field.holds, &value, true) {
                 return Ok(None);
             }
-            self.at = start + marker.body;
-            match self.value(depth + 1)? {
-                Some(value) => values.push(value),
-                None => return Ok(None),
-            }
+            shape.note(at, kind_of(&value));
+            state.set_item(field.key.bind(self.py), value)?;
         }
-        Ok(Some(values))
+        Ok((self.bytes[self.at..] == *TAIL).then_some(shape))
     }
 
     fn build(&self, class: &Class, state: Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
@@ -318,47 +335,17 @@ impl<'a, 'py> Decoder<'a, 'py> {
     }
 }
 
-/// Whether validation leaves a field's value as it is, as far as the field's name tells;
-/// the comparison of a first object tells the rest.
-fn is_as_validated(class: &Class, holds: Holds, value: &Bound<'_, PyAny>) -> bool {
-    let is_any_text = || value.is_exact_instance_of::<PyString>();
-    match holds {
-        Holds::Content => {
-            is_any_text()
-                || value.cast_exact::<PyList>().is_ok_and(|items| {
-                    items.iter().all(|item| {
-                        item.is_exact_instance_of::<PyString>()
-                            || item.is_exact_instance_of::<PyDict>()
-                    })
-                })
-        }
-        Holds::Kwargs => value.cast_exact::<PyDict>().is_ok_and(|kwargs| {
-            kwargs.is_empty()
-                || !kwargs
-                    .contains(intern!(value.py(), "tool_calls"))
-                    .unwrap_or(true)
-        }),
-        Holds::Dict => value.is_exact_instance_of::<PyDict>(),
-        Holds::TextDict => has_text_keys(value),
-        Holds::Text => is_any_text(),
-        Holds::TextOrNone => value.is_none() || is_any_text(),
-        Holds::Kind => class
-            .kind
-            .as_deref()
-            .is_some_and(|kind| is_text(value, kind)),
-        Holds::Status => is_text(value, "success") || is_text(value, "error"),
-        Holds::Anything => true,
-        Holds::ToolCalls => are_tool_calls(value),
-        Holds::InvalidToolCalls => is_empty_list(value),
-        Holds::Usage => value.is_none() || is_usage(value),
-        Holds::Other => false,
-    }
-}
-
 /// Whether two objects of one class have the same state.
 fn are_equal(one: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> PyResult<bool> {
+    // Of plain values the representation tells all: types, order, and NaN, which equals
+    // nothing.
+    let fields = |object: &Bound<'_, PyAny>| -> PyResult<String> {
+        Ok(object.getattr("__dict__")?.repr()?.to_string())
+    };
+    if fields(one)? != fields(other)? {
+        return Ok(false);
+    }
     for part in [
-        "__dict__",
         "__pydantic_fields_set__",
         "__pydantic_extra__",
         "__pydantic_private__",
@@ -367,11 +354,7 @@ fn are_equal(one: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> PyResult<bool>
             return Ok(false);
         }
     }
-    let keys = |object: &Bound<'_, PyAny>| -> PyResult<String> {
-        // Order and types, which equality does not compare.
-        Ok(object.getattr("__dict__")?.repr()?.to_string())
-    };
-    Ok(keys(one)? == keys(other)?)
+    Ok(true)
 }
 
 fn unsigned(body: &[u8]) -> u64 {

@@ -10,11 +10,16 @@ use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple,
 };
 
-use super::messages::{Class, Codec, Holds, Shape, CONSTRUCT};
+use super::fits::{fits, is_text};
+use super::messages::{Class, Codec, Shape, CONSTRUCT};
+use crate::codec::marker::nesting;
 use crate::codec::write;
 
 /// Upstream refuses at 255 levels; it shall be the one to do so.
 const DEEPEST: usize = 100;
+/// Down to here a container is tried as a plain one first: what is found not to be one is
+/// read again.
+const TRIED: usize = 1;
 
 /// One value on its way to bytes.
 struct Encoder<'a, 'py> {
@@ -46,24 +51,22 @@ impl<'py> Encoder<'_, 'py> {
         if let Ok(text) = object.cast_exact::<PyString>() {
             match text.to_str() {
                 Ok(text) => write::str(out, text),
-                Err(_) => return self.upstream(out, object),
+                Err(_) => return self.upstream(out, object, depth),
             }
         } else if object.is_none() {
             write::nil(out);
+        } else if depth <= TRIED && self.is_done_plainly(out, object) {
+            return OK;
         } else if let Ok(dict) = object.cast_exact::<PyDict>() {
             return self.dict(out, dict, depth);
         } else if let Ok(list) = object.cast_exact::<PyList>() {
-            let count = list.len();
-            write::array(out, count);
-            let mut seen = 0;
-            for item in list {
-                seen += 1;
+            // A copy: what upstream calls for an item may change the list.
+            let items: Vec<_> = list.iter().collect();
+            write::array(out, items.len());
+            for item in items {
                 if self.value(out, &item, depth + 1)?.is_none() {
                     return Ok(None);
                 }
-            }
-            if seen != count {
-                return Ok(None);
             }
         } else if let Ok(int) = object.cast_exact::<PyInt>() {
             if let Ok(n) = int.extract::<i64>() {
@@ -89,56 +92,50 @@ impl<'py> Encoder<'_, 'py> {
         } else if let Ok(bytes) = object.cast_exact::<PyByteArray>() {
             write::bin(out, &bytes.to_vec());
         } else {
-            return self.other(out, object);
+            return self.other(out, object, depth);
         }
         OK
     }
 
     fn dict(&self, out: &mut Vec<u8>, dict: &Bound<'py, PyDict>, depth: usize) -> Done {
         let start = out.len();
-        let count = dict.len();
-        write::map(out, count);
-        let mut seen = 0;
-        for (key, value) in dict {
-            seen += 1;
-            let Some(key) = key
-                .cast_exact::<PyString>()
-                .ok()
-                .and_then(|key| key.to_str().ok())
-            else {
+        // A copy, as of lists.
+        let entries: Vec<_> = dict.iter().collect();
+        write::map(out, entries.len());
+        for (key, value) in entries {
+            let key = key.cast_exact::<PyString>().ok();
+            let Some(key) = key.and_then(|key| key.to_str().ok()) else {
                 // Upstream knows which keys it takes, and as what.
                 out.truncate(start);
-                return self.upstream(out, dict);
+                return self.upstream(out, dict, depth);
             };
             write::str(out, key);
             if self.value(out, &value, depth + 1)?.is_none() {
                 return Ok(None);
             }
         }
-        if seen != count {
-            return Ok(None);
-        }
         OK
     }
 
-    fn upstream(&self, out: &mut Vec<u8>, object: &Bound<'py, PyAny>) -> Done {
+    fn upstream(&self, out: &mut Vec<u8>, object: &Bound<'py, PyAny>, depth: usize) -> Done {
         let typed = self.codec.dumps.bind(self.py).call1((object,))?;
         let (tag, bytes) = typed.extract::<(Bound<'py, PyString>, Bound<'py, PyBytes>)>()?;
-        if tag != "msgpack" {
+        // Called for a part, upstream does not know how deep that part lies.
+        if tag != "msgpack" || depth + nesting(bytes.as_bytes()) > DEEPEST {
             return Ok(None);
         }
         out.extend_from_slice(bytes.as_bytes());
         OK
     }
 
-    fn other(&self, out: &mut Vec<u8>, object: &Bound<'py, PyAny>) -> Done {
+    fn other(&self, out: &mut Vec<u8>, object: &Bound<'py, PyAny>, depth: usize) -> Done {
         let class = self.codec.class_of(object);
         let Some(class) = class else {
-            return self.upstream(out, object);
+            return self.upstream(out, object, depth);
         };
         let mut payload = Vec::with_capacity(1024);
         let Some(shape) = self.message(&mut payload, class, object)? else {
-            return self.upstream(out, object);
+            return self.upstream(out, object, depth);
         };
         let start = out.len();
         write::ext(out, CONSTRUCT, &payload);
@@ -146,12 +143,12 @@ impl<'py> Encoder<'_, 'py> {
             Some(true) => OK,
             Some(false) => {
                 out.truncate(start);
-                self.upstream(out, object)
+                self.upstream(out, object, depth)
             }
             None => {
                 // The first of its shape is made both ways.
                 let own = out.split_off(start);
-                let done = self.upstream(out, object)?;
+                let done = self.upstream(out, object, depth)?;
                 class.learn_encoding(shape, done.is_some() && out[start..] == own[..]);
                 Ok(done)
             }
@@ -184,11 +181,11 @@ impl<'py> Encoder<'_, 'py> {
         write::str(out, &class.module);
         write::str(out, &class.name);
         write::map(out, fields.len());
-        for (at, field) in class.fields.iter().enumerate() {
-            let Some(value) = fields.get_item(field.key.bind(py))? else {
-                return Ok(None);
-            };
-            if !survives_dump(field.holds, &value) {
+        // Nothing in this loop calls into Python, so the dict stays as it is. `model_dump()`
+        // follows its order.
+        for (at, ((key, value), field)) in fields.iter().zip(&class.fields).enumerate() {
+            let is_next = key.is(field.key.bind(py)) || is_text(&key, &field.name);
+            if !is_next || !fits(class, field.holds, &value, false) {
                 return Ok(None);
             }
             write::str(out, &field.name);
@@ -199,6 +196,18 @@ impl<'py> Encoder<'_, 'py> {
         }
         write::str(out, "model_validate_json");
         Ok(Some(shape))
+    }
+
+    /// Write a container that holds plain values alone, which needs no copy of it.
+    fn is_done_plainly(&self, out: &mut Vec<u8>, object: &Bound<'py, PyAny>) -> bool {
+        let start = out.len();
+        let is_container =
+            object.is_exact_instance_of::<PyDict>() || object.is_exact_instance_of::<PyList>();
+        let is_done = is_container && self.plain(out, object, 0).is_some();
+        if !is_done {
+            out.truncate(start);
+        }
+        is_done
     }
 
     /// A value of plain types only; nothing here calls into Python.
@@ -253,88 +262,4 @@ pub fn kind_of(value: &Bound<'_, PyAny>) -> u8 {
     } else {
         1
     }
-}
-
-/// Whether `model_dump()` leaves a value as it is: of a `TypedDict` only the keys that it
-/// names would survive.
-fn survives_dump(holds: Holds, value: &Bound<'_, PyAny>) -> bool {
-    match holds {
-        Holds::ToolCalls => are_tool_calls(value),
-        Holds::InvalidToolCalls => is_empty_list(value),
-        Holds::Usage => value.is_none() || is_usage(value),
-        _ => true,
-    }
-}
-
-pub fn is_empty_list(value: &Bound<'_, PyAny>) -> bool {
-    value
-        .cast_exact::<PyList>()
-        .is_ok_and(PyListMethods::is_empty)
-}
-
-/// Whether this is a list of dicts of exactly the form of LangChain's `ToolCall`.
-pub fn are_tool_calls(value: &Bound<'_, PyAny>) -> bool {
-    value.cast_exact::<PyList>().is_ok_and(|calls| {
-        calls
-            .iter()
-            .all(|call| call.cast_exact::<PyDict>().is_ok_and(is_tool_call))
-    })
-}
-
-fn is_tool_call<'py>(call: &Bound<'py, PyDict>) -> bool {
-    let py = call.py();
-    let get = |key: &Bound<'py, PyString>| call.get_item(key).ok().flatten();
-    call.len() == 4
-        && get(intern!(py, "name")).is_some_and(|name| name.is_exact_instance_of::<PyString>())
-        && get(intern!(py, "args")).is_some_and(|args| has_text_keys(&args))
-        && get(intern!(py, "id"))
-            .is_some_and(|id| id.is_none() || id.is_exact_instance_of::<PyString>())
-        && get(intern!(py, "type")).is_some_and(|kind| is_text(&kind, "tool_call"))
-}
-
-pub fn has_text_keys(value: &Bound<'_, PyAny>) -> bool {
-    value.cast_exact::<PyDict>().is_ok_and(|dict| {
-        dict.iter()
-            .all(|(key, _)| key.is_exact_instance_of::<PyString>())
-    })
-}
-
-pub fn is_text(value: &Bound<'_, PyAny>, text: &str) -> bool {
-    value
-        .cast_exact::<PyString>()
-        .is_ok_and(|value| value.to_str().is_ok_and(|v| v == text))
-}
-
-/// Whether this is a dict of exactly the form of LangChain's `UsageMetadata`.
-pub fn is_usage(value: &Bound<'_, PyAny>) -> bool {
-    let is_int = |value: &Bound<'_, PyAny>| value.is_exact_instance_of::<PyInt>();
-    let Ok(usage) = value.cast_exact::<PyDict>() else {
-        return false;
-    };
-    let mut required = 0;
-    usage.iter().all(|(key, value)| {
-        let key = key
-            .cast_exact::<PyString>()
-            .ok()
-            .and_then(|key| key.to_str().ok());
-        match key {
-            Some("input_tokens" | "output_tokens" | "total_tokens") => {
-                required += 1;
-                is_int(&value)
-            }
-            Some("input_token_details" | "output_token_details") => {
-                value.cast_exact::<PyDict>().is_ok_and(|details| {
-                    details.iter().all(|(key, value)| {
-                        let key = key
-                            .cast_exact::<PyString>()
-                            .ok()
-                            .and_then(|k| k.to_str().ok());
-                        let known = ["audio", "cache_creation", "cache_read", "reasoning"];
-                        key.is_some_and(|key| known.contains(&key)) && is_int(&value)
-                    })
-                })
-            }
-            _ => false,
-        }
-    }) && required == 3
 }

@@ -12,6 +12,8 @@ use pyo3::types::{PyBytes, PyMapping, PySet, PyString, PyTuple, PyType};
 
 use super::decode::{decode, KeyCache};
 use super::encode::encode;
+use super::fits::Holds;
+use crate::codec::write;
 
 /// The extension code of a pydantic model: `[module, name, fields, "model_validate_json"]`.
 pub const CONSTRUCT: i8 = 5;
@@ -28,55 +30,19 @@ impl Shape {
     }
 }
 
+fn encoded(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    write::str(&mut out, text);
+    out
+}
+
 /// As many fields as a shape has room for.
 const MOST_FIELDS: usize = 31;
 
-/// What a field's name says of the values that validation leaves as they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holds {
-    /// Text, or a list of texts and dicts.
-    Content,
-    /// A dict without tool calls, which the class would parse.
-    Kwargs,
-    Dict,
-    /// A dict with text for keys.
-    TextDict,
-    Text,
-    TextOrNone,
-    /// The class's own name of its kind.
-    Kind,
-    /// "success" or "error".
-    Status,
-    Anything,
-    ToolCalls,
-    InvalidToolCalls,
-    Usage,
-    /// Nothing that is known.
-    Other,
-}
-
-impl Holds {
-    fn of(name: &str) -> Self {
-        match name {
-            "content" => Self::Content,
-            "additional_kwargs" => Self::Kwargs,
-            "response_metadata" => Self::Dict,
-            "metadata" => Self::TextDict,
-            "name" | "id" => Self::TextOrNone,
-            "type" => Self::Kind,
-            "role" | "tool_call_id" | "page_content" => Self::Text,
-            "status" => Self::Status,
-            "artifact" => Self::Anything,
-            "tool_calls" => Self::ToolCalls,
-            "invalid_tool_calls" => Self::InvalidToolCalls,
-            "usage_metadata" => Self::Usage,
-            _ => Self::Other,
-        }
-    }
-}
-
 pub struct Field {
     pub name: String,
+    /// The name as msgpack.
+    pub encoded: Vec<u8>,
     pub key: Py<PyString>,
     pub holds: Holds,
 }
@@ -190,6 +156,7 @@ impl Codec {
                 .map(|name| Field {
                     key: PyString::intern(py, &name).unbind(),
                     holds: Holds::of(&name),
+                    encoded: encoded(&name),
                     name,
                 })
                 .collect();

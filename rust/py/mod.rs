@@ -5,6 +5,7 @@ mod decode;
 mod draft;
 mod encode;
 mod error;
+mod fits;
 mod keys;
 mod messages;
 mod reader;
