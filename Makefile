@@ -38,8 +38,9 @@ test-python: $(DONE)/test $(DONE)/package  ## run the Python tests and the confo
 	$(PY) -m pytest -q -n 2 tests $(ARGS)
 
 .PHONY: acceptance
-acceptance: $(DONE)/test $(DONE)/package  ## run LangGraph's own test suite on every backend
+acceptance: $(DONE)/test $(DONE)/package  ## run LangGraph's own tests: on every backend, and of the serializer
 	$(PY) tests/acceptance/langgraph_suite.py $(ARGS)
+	$(PY) tests/acceptance/jsonplus_suite.py
 
 .PHONY: soak
 soak: $(DONE)/test $(DONE)/package  ## run the tests with many more random cases and faults

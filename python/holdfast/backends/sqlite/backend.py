@@ -308,6 +308,7 @@ class SqliteBackend(Backend):
             except BaseException:
                 self._abandon(self._writer)
                 raise
+            self._source.reserve(self._writer)
             self._is_created = True
         return self._writer
 
