@@ -91,6 +91,7 @@ class SqliteBackend(Backend):
         self._executor: ThreadPoolExecutor | None = None
         self._is_led = False
         self._is_joined = False
+        self._is_reserved = False
 
     # --- the interface ---
 
@@ -133,7 +134,8 @@ class SqliteBackend(Backend):
             connection.close()
         if self._writer is not None:
             self._source.release(self._writer)
-        self._readers, self._writer, self._is_created = [], None, False
+        self._readers, self._writer = [], None
+        self._is_created = self._is_reserved = False
 
     async def aclose(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.close)
@@ -245,6 +247,11 @@ class SqliteBackend(Backend):
         """
         with translate(self._source.name, jobs[0].request if len(jobs) == 1 else None):
             connection = self._opened()
+            if jobs[0].request is None and len(jobs) == 1:
+                return
+            if not self._is_reserved:
+                self._source.reserve(connection)
+                self._is_reserved = True
             cursor = connection.cursor()
             cursor.row_factory = None
             try:
@@ -293,24 +300,28 @@ class SqliteBackend(Backend):
         if self._writer is None:
             self._writer = self._source.open()
         if not self._is_created:
-            cursor = self._writer.cursor()
-            cursor.row_factory = None
-            self._begin(self._writer, cursor)
-            try:
-                found = self._tables.stored_layout(cursor)
-                if found is not None and found > LAYOUT:
-                    raise FormatTooNew(
-                        f"{self._source.name}: tables of layout {found}, this version of "
-                        f"holdfast reads up to {LAYOUT}. Upgrade holdfast to use them."
-                    )
-                self._tables.create(cursor)
-                self._commit(self._writer, cursor)
-            except BaseException:
-                self._abandon(self._writer)
-                raise
-            self._source.reserve(self._writer)
+            self._create(self._writer)
             self._is_created = True
         return self._writer
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        """See to the tables; without a lock where they are there."""
+        cursor = connection.cursor()
+        cursor.row_factory = None
+        found = self._tables.stored_layout(cursor)
+        if found is not None and found > LAYOUT:
+            raise FormatTooNew(
+                f"{self._source.name}: tables of layout {found}, this version of "
+                f"holdfast reads up to {LAYOUT}. Upgrade holdfast to use them."
+            )
+        if found is None:
+            self._begin(connection, cursor)
+            try:
+                self._tables.create(cursor)
+                self._commit(connection, cursor)
+            except BaseException:
+                self._abandon(connection)
+                raise
 
     def _begin(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor) -> None:
         # A given connection may be in a transaction: by its settings, or its owner's own,
