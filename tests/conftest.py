@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -40,6 +41,13 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 def mode(request: pytest.FixtureRequest) -> str:
     mode: str = request.param
     return mode
+
+
+@pytest.fixture
+def interrupts(mode: str) -> None:
+    """For tests that stop a run with `interrupt`."""
+    if mode == "async" and sys.version_info < (3, 11):
+        pytest.skip("LangGraph's interrupt in async nodes needs Python 3.11")
 
 
 @pytest.fixture

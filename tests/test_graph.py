@@ -52,6 +52,7 @@ def durability(request: pytest.FixtureRequest) -> str:
     return value
 
 
+@pytest.mark.usefixtures("interrupts")
 async def test_a_run_stops_at_each_interrupt_and_resumes(calls: Calls, durability: str) -> None:
     runs = Runs(review(calls.saver), calls.mode)
     stopped = await runs.invoke({"words": []}, on("t"), durability=durability)
@@ -66,6 +67,7 @@ async def test_a_run_stops_at_each_interrupt_and_resumes(calls: Calls, durabilit
     assert state.values == {"words": ["draft 0", "My title", "published"], "approved": True}
 
 
+@pytest.mark.usefixtures("interrupts")
 async def test_another_saver_resumes_the_run(pair: tuple[Calls, Calls], durability: str) -> None:
     for thread in ("t", "u"):
         first, second, third = (Runs(review(pair[n % 2].saver), pair[0].mode) for n in range(3))
@@ -75,6 +77,7 @@ async def test_another_saver_resumes_the_run(pair: tuple[Calls, Calls], durabili
         assert done["words"] == ["draft 0", "title", "refused"]
 
 
+@pytest.mark.usefixtures("interrupts")
 async def test_a_past_interrupt_can_be_answered_differently(calls: Calls) -> None:
     oracle = Runs(review(InMemorySaver()), calls.mode)
     runs = Runs(review(calls.saver), calls.mode)
@@ -154,6 +157,7 @@ async def test_two_graphs_on_one_saver_share_a_threads_state(calls: Calls) -> No
     assert (await one.state(on("u"))).values == {}
 
 
+@pytest.mark.usefixtures("interrupts")
 async def test_a_thread_that_was_deleted_can_be_run_again(calls: Calls, durability: str) -> None:
     runs = Runs(review(calls.saver), calls.mode)
     for _ in range(3):
@@ -188,6 +192,7 @@ def nested(checkpointer: Any) -> Any:
     return outer.compile(checkpointer=checkpointer)
 
 
+@pytest.mark.usefixtures("interrupts")
 async def test_interrupts_cross_subgraphs(calls: Calls, durability: str) -> None:
     oracle = Runs(nested(InMemorySaver()), calls.mode)
     runs = Runs(nested(calls.saver), calls.mode)
@@ -207,6 +212,7 @@ async def test_interrupts_cross_subgraphs(calls: Calls, durability: str) -> None
     assert "answer 42" in (await runs.state(on("t"))).values["steps"]
 
 
+@pytest.mark.usefixtures("interrupts")
 async def test_a_pruned_run_that_waits_in_a_subgraph_can_be_resumed(calls: Calls) -> None:
     runs = Runs(nested(calls.saver), calls.mode)
     await runs.invoke({"steps": ["in"]}, on("t"))

@@ -35,6 +35,8 @@ PACKED = UPSTREAM.dumps_typed(VALUE)[1]
 # Before the shapes are learned and after it.
 OURS.loads_typed(("msgpack", PACKED))
 CODES = range(-2, 9)
+# Releases before 1.13 believe a container's length, and crash where there is no memory.
+BELIEVES_LENGTHS = tuple(map(int, ormsgpack.__version__.split(".")[:2])) < (1, 13)
 
 
 def packed(*parts: Any) -> bytes:
@@ -92,6 +94,8 @@ def test_random_bytes(data: bytes) -> None:
 
 @pytest.mark.parametrize("first", range(256))
 def test_each_first_byte(first: int) -> None:
+    if BELIEVES_LENGTHS and first in {0xDD, 0xDF}:
+        pytest.skip("this release of ormsgpack crashes")
     for rest in (b"", b"\0", b"\0" * 9, b"\xff" * 9, b"\x01\x05\xc0", b"\xa1a" * 9):
         marker = bytes([first]) + rest
         for whole in (marker, b"\x91" + marker, b"\x81" + marker + b"\xc0", b"\x81\xa1k" + marker):
@@ -241,6 +245,8 @@ for serializer in (Serializer(), JsonPlusSerializer()):
 def test_deep_and_lying(kind: str, count: int) -> None:
     if count > 100_000 and not kind.startswith("long"):
         pytest.skip("nothing new beyond 100,000 levels")
+    if BELIEVES_LENGTHS and kind in {"long arrays", "long maps"}:
+        pytest.skip("this release of ormsgpack crashes")
     done = subprocess.run(
         [sys.executable, "-c", LOADER, kind, str(count)],
         capture_output=True,

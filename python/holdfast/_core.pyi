@@ -4,7 +4,7 @@ Ids of chunks are 16 bytes. What a serializer made of a value is a pair of tag a
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, final
 
 __all__ = [
     "FORMAT",
@@ -30,7 +30,7 @@ _Typed: TypeAlias = tuple[str, bytes]
 _Version: TypeAlias = str | int | float
 
 FORMAT: Final[int]
-"""The newest storage format that is read, and the one that is written."""
+"""The storage format that is written, and the newest that is read."""
 RELEASE: Final[bool]
 """Whether the extension was built with optimisations."""
 
@@ -71,7 +71,7 @@ class Core:
         parent_id: str | None,
         metadata: _Typed,
         skeleton: _Typed,
-        channels: Sequence[tuple[str, _Version | None, _Typed | bool | None]],
+        channels: Sequence[tuple[str, _Version | None, _Typed | Literal[True] | None]],
         versions_seen: Sequence[tuple[str, dict[str, _Version]]],
         parent: Record | None,
     ) -> Draft:

@@ -33,7 +33,10 @@ class CheckpointCorrupted(HoldfastError):
 
 
 class ThreadDeleted(HoldfastError):
-    """The thread was deleted while a run was in flight; its late writes are refused."""
+    """A run's late write to a thread that was deleted meanwhile.
+
+    No store raises it yet: such a write starts the thread anew.
+    """
 
 
 class FormatTooNew(HoldfastError):
@@ -55,7 +58,8 @@ def reading(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> It
     except _core.IntegrityError as error:
         raise corrupted(thread_id, checkpoint_ns, checkpoint_id, str(error.args[0])) from error
     except _core.CoreError as error:
-        raise HoldfastError(str(error)) from error
+        place = describe(thread_id, checkpoint_ns, checkpoint_id)
+        raise HoldfastError(f"{place}: {error}") from error
 
 
 def corrupted(

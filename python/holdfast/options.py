@@ -15,7 +15,7 @@ class Options:
     """What `holdfast.open` takes beside the URL.
 
     Attributes:
-        cache_bytes: Bytes of chunks kept in this process's memory.
+        cache_bytes: Bytes of chunks, last values and records kept in this process's memory.
         compression: "zstd", kept for a chunk only where it saves, or "none".
         retry_budget: Seconds for which a busy or lost store is retried.
         table: Prefix of the names of tables (SQL stores).

@@ -298,11 +298,13 @@ class Saver(BaseCheckpointSaver[str]):
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread with its whole history."""
-        self._run(steps.copy_thread(str(source_thread_id), str(target_thread_id)))
+        self._run(steps.copy_thread(self._live.core, str(source_thread_id), str(target_thread_id)))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """As `copy_thread`."""
-        await self._arun(steps.copy_thread(str(source_thread_id), str(target_thread_id)))
+        await self._arun(
+            steps.copy_thread(self._live.core, str(source_thread_id), str(target_thread_id))
+        )
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Keep the latest checkpoint of each namespace (`keep_latest`), or none (`delete`).

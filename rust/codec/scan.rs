@@ -16,8 +16,9 @@ const LONGEST_KEY: usize = 64;
 /// Each opened container costs some bytes in every root that holds the value.
 const MOST_OPENED: usize = 32;
 const DEEPEST: usize = 16;
-/// The extension codes whose payload is msgpack again (`contract.md` of the serializer:
-/// constructors 0–3, pydantic 4 and 5, delta snapshots 7).
+/// The extension codes whose payload is msgpack again (in
+/// `langgraph.checkpoint.serde.jsonplus`: constructors 0–3, pydantic 4 and 5, delta
+/// snapshots 7).
 const NESTED_CODES: [i8; 7] = [0, 1, 2, 3, 4, 5, 7];
 
 /// A part of the value, in order; parts cover the value without gaps.

@@ -8,7 +8,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyString};
 
 use super::draft::{Draft, Placed};
-use super::error::guarded;
+use super::error::{caught, guarded};
 use super::reader::{to_id, Reader, Record};
 use super::text::{to_bytes, to_text};
 use crate::store::cache::{Cache, Memo, Scope};
@@ -85,7 +85,7 @@ fn to_source(value: &Bound<'_, PyAny>, name: &[u8], parent: Option<&Record>) -> 
     }
     if let Ok(keep) = value.extract::<bool>() {
         if !keep {
-            return Ok(Source::Empty);
+            return Err(PyValueError::new_err("a channel is kept, or has a value, or None"));
         }
         let whole = parent.map(Record::whole).transpose()?;
         let entry = whole.and_then(|w| Some(&w.entries[*w.channels.get(name)?]));
@@ -183,8 +183,8 @@ impl Core {
             let mut plan = draft::Draft::default();
             let mut memos = Vec::new();
             let mut entries = Vec::with_capacity(channels.len() + seen.len());
-            let (metadata, _) = plan.value(&metadata.0, metadata.1, INLINE_HEAD, None);
-            let (skeleton, _) = plan.value(&skeleton.0, skeleton.1, INLINE_HEAD, None);
+            let (metadata, _) = plan.value(&metadata.0, metadata.1, INLINE_HEAD, None)?;
+            let (skeleton, _) = plan.value(&skeleton.0, skeleton.1, INLINE_HEAD, None)?;
             for Channel {
                 name,
                 version,
@@ -197,7 +197,7 @@ impl Core {
                     Source::Given(tag, bytes) => {
                         let place = (scope, namespace.clone(), name.clone());
                         let memo = self.shared.cache().memo(&place);
-                        let (value, outline) = plan.value(&tag, bytes, INLINE, memo.as_deref());
+                        let (value, outline) = plan.value(&tag, bytes, INLINE, memo.as_deref())?;
                         if !outline.leaves.is_empty() {
                             memos.push((place, outline));
                         }
@@ -261,7 +261,7 @@ impl Core {
             let mut roots = Vec::new();
             let mut sealed = Vec::with_capacity(entries.len());
             for (channel, task_path, tag, bytes) in entries {
-                let (value, _) = plan.value(&tag, bytes, INLINE, None);
+                let (value, _) = plan.value(&tag, bytes, INLINE, None)?;
                 let write = writes::Write {
                     task_path,
                     channel,
@@ -351,7 +351,7 @@ impl Core {
         record: &[u8],
         parent_id: Option<&Bound<'py, PyString>>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let mut record = record::Record::open(record)?;
+        let mut record = caught(|| Ok(record::Record::open(record)?))?;
         record.parent = parent_id.map(to_bytes).transpose()?.unwrap_or_default();
         Ok(PyBytes::new(py, &record.seal(self.shared.compression)?.0))
     }

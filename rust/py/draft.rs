@@ -134,9 +134,23 @@ impl Draft {
             .map(|id| to_id(id))
             .collect::<PyResult<Vec<_>>>()?;
         let unknown = guarded(py, || {
-            self.shared.cache().forget(self.scope);
             let state = &mut *self.state();
             state.plan.doubt();
+            {
+                // What was kept from the parent may still be here, as it was.
+                let mut cache = self.shared.cache();
+                let mut open = ids.clone();
+                while let Some(id) = open.pop() {
+                    if state.plan.holds(id) {
+                        continue;
+                    }
+                    if let Some(chunk) = cache.chunk(self.scope, id) {
+                        open.extend(chunk.references().iter().map(|reference| reference.id));
+                        state.plan.adopt(id, chunk);
+                    }
+                }
+                cache.forget(self.scope);
+            }
             let (held, unknown): (Vec<Id>, Vec<Id>) =
                 ids.into_iter().partition(|id| state.plan.holds(*id));
             state.absent.extend(held);

@@ -35,7 +35,10 @@ pub fn encode(codec: &Codec, object: &Bound<'_, PyAny>) -> PyResult<Option<Vec<u
         py: object.py(),
     }
     .value(&mut out, object, 0)?;
-    Ok(done.map(|()| out))
+    // Beyond this a length of four bytes may not have held what was written.
+    Ok(done
+        .map(|()| out)
+        .filter(|out| u32::try_from(out.len()).is_ok()))
 }
 
 /// Done, or not to be done here.

@@ -1,8 +1,9 @@
 //! The core's errors as Python exceptions; `holdfast.errors` turns them into public ones.
 
+use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -42,9 +43,25 @@ impl From<Error> for PyErr {
             Error::Missing(id) => Python::attach(|py| {
                 MissingChunk::new_err((message, PyBytes::new(py, &id.0).unbind()))
             }),
-            Error::TooLarge(_) => PyValueError::new_err(message),
+            Error::TooLarge(_) => CoreError::new_err(message),
         }
     }
+}
+
+/// Run something that holds the GIL. A panic becomes an exception that callers can catch.
+pub fn caught<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(failed(&*panic)))
+}
+
+fn failed(panic: &(dyn Any + Send)) -> PyErr {
+    let what = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("unknown");
+    CoreError::new_err(format!(
+        "the core failed, which is a bug in holdfast: {what}"
+    ))
 }
 
 /// Run the core without the GIL. A panic becomes an exception that callers can catch.
@@ -52,15 +69,6 @@ pub fn guarded<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send)
     let done = py.detach(|| catch_unwind(AssertUnwindSafe(work)));
     match done {
         Ok(result) => Ok(result?),
-        Err(panic) => {
-            let what = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("unknown");
-            Err(CoreError::new_err(format!(
-                "the core failed, which is a bug in holdfast: {what}"
-            )))
-        }
+        Err(panic) => Err(failed(&*panic)),
     }
 }

@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyMapping, PySet, PyString, PyTuple, PyType};
 
 use super::decode::{decode, KeyCache};
 use super::encode::encode;
+use super::error::caught;
 use super::fits::Holds;
 use crate::codec::write;
 
@@ -190,7 +191,7 @@ impl Codec {
         py: Python<'py>,
         object: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        Ok(encode(self, object)?.map(|bytes| PyBytes::new(py, &bytes)))
+        caught(|| Ok(encode(self, object)?.map(|bytes| PyBytes::new(py, &bytes))))
     }
 
     /// The value of msgpack bytes, and whether it is one; upstream must read others.
@@ -202,7 +203,7 @@ impl Codec {
         data: &Bound<'py, PyBytes>,
         hook: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let value = decode(self, py, data.as_bytes(), hook)?;
+        let value = caught(|| decode(self, py, data.as_bytes(), hook))?;
         let is_one = value.is_some();
         (value, is_one).into_pyobject(py)
     }

@@ -1,5 +1,6 @@
 //! A read of one thread, for Python.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pyo3::exceptions::PyValueError;
@@ -8,7 +9,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 use super::core::{from_version, memo, to_version, Shared};
-use super::error::guarded;
+use super::error::{caught, guarded};
 use super::text::{to_bytes, to_text};
 use crate::store::cache::{Scope, Whole};
 use crate::store::chunk::{Id, Ref};
@@ -192,7 +193,7 @@ impl Reader {
     }
 
     /// Read the manifest if its nodes are here; else say which are not.
-    fn settle(&self, record: &Record) -> PyResult<Vec<Ref>> {
+    fn settle(&self, py: Python<'_>, record: &Record) -> PyResult<Vec<Ref>> {
         if record.whole.get().is_some() {
             return Ok(Vec::new());
         }
@@ -201,7 +202,11 @@ impl Reader {
             let mut cache = self.shared.cache();
             let mut missing = Vec::new();
             let mut open = record.manifest_refs();
+            let mut seen = HashSet::new();
             while let Some(reference) = open.pop() {
+                if !seen.insert(reference) {
+                    continue;
+                }
                 // One step at a time: the values below are not wanted yet.
                 match chunks.step(reference, |id| cache.chunk(self.scope, id)) {
                     Some(below) => open.extend(below),
@@ -211,7 +216,7 @@ impl Reader {
             missing
         };
         if missing.is_empty() {
-            let entries = self.chunks().entries(record.record())?;
+            let entries = guarded(py, || self.chunks().entries(record.record()))?;
             let whole = Whole::new(record.record().clone(), entries, record.size);
             let _ = record.whole.set(Arc::new(whole));
         }
@@ -246,7 +251,7 @@ impl Reader {
 impl Reader {
     /// Open the stored bytes of a checkpoint.
     fn record(&self, stored: &[u8]) -> PyResult<Record> {
-        let record = OnceLock::from(record::Record::open(stored)?);
+        let record = caught(|| Ok(OnceLock::from(record::Record::open(stored)?)))?;
         Ok(Record {
             record,
             size: stored.len(),
@@ -256,7 +261,7 @@ impl Reader {
 
     /// Open the stored bytes of a pending write.
     fn write(&self, stored: &[u8]) -> PyResult<Write> {
-        Ok(Write(writes::Write::open(stored)?))
+        caught(|| Ok(Write(writes::Write::open(stored)?)))
     }
 
     /// Ids still to be fetched for a record: all of it, or the given channels alone.
@@ -267,7 +272,7 @@ impl Reader {
         record: &Record,
         channels: Option<Vec<Bound<'py, PyString>>>,
     ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-        let mut missing = self.settle(record)?;
+        let mut missing = self.settle(py, record)?;
         if missing.is_empty() {
             let whole = record.whole()?;
             let names = match &channels {
@@ -367,7 +372,12 @@ impl Reader {
             values.push((to_text(py, name)?, Self::joined(py, value, &leaves)?));
             if let (Some(namespace), false) = (&remember, leaves.is_empty()) {
                 let place = (self.scope, namespace.clone(), name.clone());
-                self.shared.cache().keep_memo(place, memo(leaves));
+                let mut cache = self.shared.cache();
+                let known = cache.memo(&place);
+                // One of the same leaves knows their pages as well.
+                if !known.is_some_and(|known| known.is_of(&leaves)) {
+                    cache.keep_memo(place, memo(leaves));
+                }
             }
         }
         Ok(values)

@@ -9,7 +9,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::chunk::{Id, Ref};
-use super::record::{Entry, Record};
+use super::record::{Entry, Manifest, Record};
 use super::tree::{Page, Pages};
 
 /// A hash of the thread id: no thread sees another's chunks.
@@ -68,6 +68,12 @@ impl Memo {
         }
     }
 
+    /// Whether these are the leaves.
+    pub fn is_of(&self, leaves: &[(Id, Arc<[u8]>)]) -> bool {
+        let ids = |leaves: &[(Id, Arc<[u8]>)]| leaves.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        self.leaves.len() == leaves.len() && ids(&self.leaves) == ids(leaves)
+    }
+
     /// The leaf that begins as many bytes before the end.
     pub fn from_end(&self, distance: u64) -> Option<usize> {
         let start = self.total.checked_sub(distance)?;
@@ -89,8 +95,10 @@ pub struct Whole {
 }
 
 impl Whole {
-    pub fn new(record: Record, entries: Vec<Entry>, size: usize) -> Self {
-        let channels = entries
+    pub fn new(mut record: Record, entries: Vec<Entry>, size: usize) -> Self {
+        // The entries are kept beside it.
+        record.manifest = Manifest::Inline(Vec::new());
+        let channels: HashMap<Vec<u8>, usize> = entries
             .iter()
             .enumerate()
             .filter_map(|(at, entry)| match entry {
@@ -107,7 +115,12 @@ impl Whole {
     }
 
     fn cost(&self) -> usize {
-        OVERHEAD + 4 * self.size + 100 * self.entries.len()
+        let of_record = self.record.metadata.heap() + self.record.skeleton.heap();
+        let names = self.channels.keys().map(|name| name.len() + OVERHEAD);
+        OVERHEAD
+            + of_record
+            + self.entries.iter().map(Entry::heap).sum::<usize>()
+            + names.sum::<usize>()
     }
 }
 

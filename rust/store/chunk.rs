@@ -6,7 +6,7 @@
 //! without understanding anything else:
 //!
 //! ```text
-//! u8   format version << 4 | flags (1 compressed, 2 encrypted, 4 references, 8 checksum)
+//! u8   format version << 4 | flags (1 compressed, 4 references, 8 checksum)
 //! if references:  u8 level of the object, u16 BE count, count × (u8 level, 16 bytes id)
 //! if compressed:  varint length of the plain payload
 //! payload
@@ -225,6 +225,10 @@ fn head<'a>(stored: &'a [u8]) -> Result<(u8, u8, Vec<Ref>, Input<'a>)> {
         return Ok((flags, LEAF, Vec::new(), input));
     }
     let level = input.byte()?;
+    if level == LEAF {
+        // Its id would not vouch for what it refers to.
+        return Err(Error::corrupt("a leaf with references"));
+    }
     let count = usize::from(u16::from_be_bytes([input.byte()?, input.byte()?]));
     let mut references = Vec::with_capacity(count.min(stored.len() / Ref::LEN));
     for _ in 0..count {
@@ -241,12 +245,15 @@ pub fn references(stored: &[u8]) -> Result<(u8, Vec<Ref>)> {
     head(stored).map(|(_, level, references, _)| (level, references))
 }
 
-/// The level of a stored object, from its first two bytes.
+/// The level of a stored object, from its first two bytes; [`LEAF`] where they are damaged.
 pub fn level(start: &[u8]) -> Result<u8> {
-    let mut input = Input::new(start);
-    match input.byte()? & REFERENCES {
-        0 => Ok(LEAF),
-        _ => input.byte(),
+    match *start {
+        [first, ..] if first >> 4 > FORMAT => Err(Error::FormatTooNew {
+            found: first >> 4,
+            supported: FORMAT,
+        }),
+        [first, level, ..] if first & REFERENCES != 0 => Ok(level),
+        _ => Ok(LEAF),
     }
 }
 

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::cache::{Loaded, Memo};
 use super::chunk::{seal, Compression, Id, Ref, LEAF};
 use super::pieces::{cut_msgpack, cut_opaque, Piece};
+use super::reader::LONGEST_VALUE;
 use super::record::{Body, Root, Value};
 use super::tree::{grow, Grown, Page, Span};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const MSGPACK: &[u8] = b"msgpack";
 
@@ -68,17 +69,21 @@ impl<S: AsRef<[u8]>> Draft<S> {
         source: S,
         inline: usize,
         memo: Option<&Memo>,
-    ) -> (Value, Outline) {
+    ) -> Result<(Value, Outline)> {
         let bytes = source.as_ref();
+        if bytes.len() as u64 > LONGEST_VALUE {
+            return Err(Error::TooLarge(format!(
+                "a value of {} bytes, at most {LONGEST_VALUE} are possible",
+                bytes.len()
+            )));
+        }
         if bytes.len() <= inline {
             let body = Body::Inline(bytes.to_vec());
-            return (
-                Value {
-                    tag: tag.to_vec(),
-                    body,
-                },
-                Outline::default(),
-            );
+            let value = Value {
+                tag: tag.to_vec(),
+                body,
+            };
+            return Ok((value, Outline::default()));
         }
         let pieces = if tag == MSGPACK {
             cut_msgpack(bytes)
@@ -128,7 +133,7 @@ impl<S: AsRef<[u8]>> Draft<S> {
             tag: tag.to_vec(),
             body: Body::Tree(Root { literals, spans }),
         };
-        (value, Outline { leaves, pages })
+        Ok((value, Outline { leaves, pages }))
     }
 
     /// Add nodes of a manifest, that were planned elsewhere.
@@ -143,6 +148,14 @@ impl<S: AsRef<[u8]>> Draft<S> {
         for (id, planned) in self.known.drain(..) {
             self.planned.entry(id).or_insert(planned);
         }
+    }
+
+    /// Plan a chunk from elsewhere, so that it can be sent.
+    pub fn adopt(&mut self, id: Id, chunk: Loaded) {
+        self.planned.entry(id).or_insert(match chunk {
+            Loaded::Leaf(bytes) => Planned::Leaf(bytes),
+            Loaded::Node(node) => Planned::Node(node),
+        });
     }
 
     /// Whether the bytes of this chunk are at hand, after a `doubt`.
@@ -318,7 +331,7 @@ mod tests {
         mut stored: impl FnMut(Id) -> bool,
     ) -> (usize, Memo) {
         let mut draft = Draft::default();
-        let (value, outline) = draft.value(MSGPACK, bytes.clone(), 100, memo);
+        let (value, outline) = draft.value(MSGPACK, bytes.clone(), 100, memo).unwrap();
         let mut absent = HashSet::new();
         let mut sent = 0;
         loop {
@@ -406,7 +419,7 @@ mod tests {
         for n in [0usize, 5, 101, 3000, 100_000] {
             let bytes: Vec<u8> = (0..n).map(|i| ((i * 31) >> 4) as u8).collect();
             let mut draft = Draft::default();
-            let (value, _) = draft.value(b"custom", bytes.clone(), 100, None);
+            let (value, _) = draft.value(b"custom", bytes.clone(), 100, None).unwrap();
             let mut reader = Reader::default();
             assert_eq!(reader.missing(roots(&value), |id| draft.load(id)), []);
             let leaves = reader.value_leaves(&value).unwrap();

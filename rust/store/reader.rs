@@ -11,7 +11,10 @@ use super::tree::{children, Page, Span};
 use crate::error::{Error, Result};
 
 /// What a value may add up to: msgpack itself cannot say more.
-const LONGEST_VALUE: u64 = u32::MAX as u64;
+pub const LONGEST_VALUE: u64 = u32::MAX as u64;
+
+/// Entries of a manifest: far more than any graph has channels and nodes.
+const LONGEST_MANIFEST: u64 = 1 << 24;
 
 /// The chunks gathered for one read.
 #[derive(Default)]
@@ -157,6 +160,12 @@ impl Reader {
             Manifest::Inline(entries) => return Ok(entries.clone()),
             Manifest::Tree(spans) => spans,
         };
+        let total = spans
+            .iter()
+            .fold(0u64, |sum, span| sum.saturating_add(span.length));
+        if total > LONGEST_MANIFEST {
+            return Err(Error::corrupt("a manifest is too long"));
+        }
         let mut entries = Vec::new();
         self.leaves(spans, MANIFEST, &mut |reference, length| {
             let node = self.node(reference)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::bytes::{put_field, put_varint, Input};
 use super::chunk::{seal, Compression, Id, Object, Ref, KEYED, LEAF, MANIFEST};
-use super::tree::{grow, Page, Span};
+use super::tree::{grow, length, Page, Span};
 use super::version::Version;
 use crate::error::{Error, Result};
 
@@ -128,7 +128,7 @@ fn take_spans(input: &mut Input, references: &[Ref], base: u8) -> Result<Vec<Spa
                 .ok_or_else(|| Error::corrupt("a reference is not listed"))?;
             Ok(Span {
                 reference,
-                length: input.varint()?,
+                length: length(input)?,
             })
         })
         .collect()
@@ -178,6 +178,18 @@ impl Value {
         Ok(Self { tag, body })
     }
 
+    /// Bytes in memory, roughly.
+    pub fn heap(&self) -> usize {
+        let body = match &self.body {
+            Body::Inline(bytes) => bytes.len(),
+            Body::Tree(root) => {
+                let literals = root.literals.iter().map(|(_, bytes)| bytes.len() + 56);
+                root.spans.len() * size_of::<Span>() + literals.sum::<usize>()
+            }
+        };
+        size_of::<Self>() + self.tag.len() + body + 32
+    }
+
     pub fn spans(&self) -> &[Span] {
         match &self.body {
             Body::Inline(_) => &[],
@@ -197,6 +209,31 @@ impl Entry {
             Self::Channel { name, .. } => name,
             Self::Seen { node, .. } => node,
         }
+    }
+
+    /// Bytes in memory, roughly.
+    pub fn heap(&self) -> usize {
+        let version = |version: &Version| match version {
+            Version::Text(text) => text.len() + 16,
+            Version::Int(_) | Version::Float(_) => 0,
+        };
+        size_of::<Self>()
+            + match self {
+                Self::Channel {
+                    name,
+                    version: of,
+                    value,
+                } => {
+                    let value = value.as_ref().map_or(0, Value::heap);
+                    name.len() + 16 + of.as_ref().map_or(0, version) + value
+                }
+                Self::Seen { node, versions } => {
+                    let seen = versions.iter().map(|(channel, of)| {
+                        size_of::<(Vec<u8>, Version)>() + channel.len() + 16 + version(of)
+                    });
+                    node.len() + 16 + seen.sum::<usize>()
+                }
+            }
     }
 
     fn put(&self, out: &mut Vec<u8>, references: &mut References) {

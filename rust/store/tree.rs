@@ -136,6 +136,14 @@ pub fn grow(spans: Vec<Span>, known: Option<&Pages>) -> (Vec<Grown>, Vec<Span>) 
     (pages, root)
 }
 
+/// How much a span holds. None holds nothing: pages of nothing could be nested without end.
+pub fn length(input: &mut Input) -> Result<u64> {
+    match input.varint()? {
+        0 => Err(Error::corrupt("a span holds nothing")),
+        length => Ok(length),
+    }
+}
+
 /// The spans that a page lists. Levels fall strictly, so no page can contain itself.
 pub fn children(level: u8, references: &[Ref], payload: &[u8]) -> Result<Vec<Span>> {
     let base = level & MANIFEST;
@@ -151,7 +159,7 @@ pub fn children(level: u8, references: &[Ref], payload: &[u8]) -> Result<Vec<Spa
             }
             Ok(Span {
                 reference: *reference,
-                length: input.varint()?,
+                length: length(&mut input)?,
             })
         })
         .collect::<Result<Vec<_>>>()?;
@@ -173,7 +181,7 @@ mod tests {
                     level: LEAF,
                     id: Id::of(LEAF, &[], &i.to_be_bytes()),
                 },
-                length: u64::from(i),
+                length: u64::from(i) + 1,
             })
             .collect()
     }
@@ -275,5 +283,7 @@ mod tests {
         }];
         assert!(children(1, &leaf, &[]).is_err());
         assert!(children(1, &leaf, &[0, 0]).is_err());
+        assert!(children(1, &leaf, &[0]).is_err(), "a span of nothing");
+        assert!(children(1, &leaf, &[7]).is_ok());
     }
 }

@@ -202,11 +202,12 @@ class MemoryBackend(Backend):
     def _store(self, request: Commit | Write) -> tuple[_Thread, Missing]:
         """The thread with the request's chunks; nothing of it is stored if some are missing."""
         thread = self._threads.get(request.thread_id, _Thread())
-        missing = [id for id in request.frontier if id not in thread.chunks]
+        sent = {id for id, _ in request.chunks}
+        missing = [id for id in request.frontier if id not in thread.chunks and id not in sent]
         if not missing:
             self._threads[request.thread_id] = thread
             for id, data in request.chunks:
-                thread.chunks.setdefault(id, data)
+                thread.chunks[id] = data
             thread.epoch += 1
             thread.operations.append(request.operation)
         return thread, missing

@@ -25,8 +25,8 @@ def get_delta_channel_history(
 ) -> Steps[Mapping[str, DeltaChannelHistory]]:
     """Walk the parents for the writes to channels that store no value at each step.
 
-    One round trip for some 64 ancestors, one more for each 2048 beyond, and one for the
-    values.
+    One round trip for some 64 ancestors, one more for each 2048 beyond, one for the values;
+    and with each of them one for manifests that are not in the records.
     """
     if not channels:
         return {}

@@ -15,7 +15,8 @@ from holdfast.steps.place import Place
 def get_tuple(
     core: Core, serde: SerializerProtocol, config: RunnableConfig
 ) -> Steps[CheckpointTuple | None]:
-    """Read a checkpoint: one round trip, two where the store cannot follow references."""
+    """Read a checkpoint: one round trip, two where the store cannot follow references,
+    one more for a checkpoint older than format 4."""
     place = Place.of(config)
     row = yield from head(core, place.thread_id, place.checkpoint_ns, place.checkpoint_id)
     loaded = yield from load(core, serde, row)

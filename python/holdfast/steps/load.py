@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -48,6 +48,8 @@ class Loaded:
     row: Row
     reader: Reader
     record: Record
+    checkpoint: dict[str, Any]
+    """The checkpoint without its channels."""
     writes: list[tuple[str, Write]]
     sends: list[tuple[str, Write]]
 
@@ -59,7 +61,7 @@ class Loaded:
         with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
             namespace = row.checkpoint_ns if remember else None
             typed = reader.values(record, None, namespace)
-            checkpoint = loads(reader.skeleton(record))
+            checkpoint: Any = dict(self.checkpoint)
             metadata = loads(reader.metadata(record))
             pending = [
                 (task_id, write.channel, reader.write_value(write))
@@ -92,12 +94,10 @@ def open_writes(reader: Reader, stored: Sequence[StoredWrite]) -> list[tuple[str
     return [(write.task_id, opened_write) for write, opened_write in opened]
 
 
-def predates_sends(serde: SerializerProtocol, reader: Reader, record: Record) -> bool:
+def predates_sends(record: Record, checkpoint: Mapping[str, Any]) -> bool:
     """Whether the checkpoint's tasks are still pending sends among its parent's writes."""
-    if record.parent_id is None:
-        return False
-    version = serde.loads_typed(reader.skeleton(record)).get("v")
-    return isinstance(version, int) and version < 4
+    version = checkpoint.get("v")
+    return record.parent_id is not None and isinstance(version, int) and version < 4
 
 
 def _load(core: Core, serde: SerializerProtocol, row: Row, reader: Reader) -> Steps[Loaded]:
@@ -108,8 +108,9 @@ def _load(core: Core, serde: SerializerProtocol, row: Row, reader: Reader) -> St
     writes = open_writes(reader, row.writes)
     opened = [write for _, write in writes]
     yield from complete(core, reader, thread_id, lambda: _missing_of_row(reader, record, opened))
+    checkpoint = serde.loads_typed(reader.skeleton(record))
     sends: list[tuple[str, Write]] = []
-    if predates_sends(serde, reader, record):
+    if predates_sends(record, checkpoint):
         parent = (row.checkpoint_ns, record.parent_id or "")
         stored = (yield WritesOf(thread_id, [parent]))[parent]
         sends = [pair for pair in open_writes(reader, stored) if pair[1].channel == TASKS]
@@ -118,7 +119,7 @@ def _load(core: Core, serde: SerializerProtocol, row: Row, reader: Reader) -> St
             return [id for _, write in sends for id in reader.missing_write(write)]
 
         yield from complete(core, reader, thread_id, missing)
-    return Loaded(row, reader, record, writes, sends)
+    return Loaded(row, reader, record, checkpoint, writes, sends)
 
 
 def load(

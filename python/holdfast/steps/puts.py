@@ -91,8 +91,8 @@ def put(
         )
 
     def replan() -> Draft:
-        # The parent's chunks are gone with the parent; what it held is given again. Such a
-        # channel has no new version, so its value is still the one of the time of the call.
+        # The parent's chunks are gone, from the store and from the cache; what it held is
+        # given again. Without a new version LangGraph takes such a value for unchanged.
         for channel in held:
             if channel in values:
                 encoded[channel] = _dumps(serde, channel, values[channel])

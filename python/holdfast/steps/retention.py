@@ -41,9 +41,10 @@ def delete_thread(core: Core, thread_id: str) -> Steps[None]:
     core.forget(thread_id)
 
 
-def copy_thread(source_thread_id: str, target_thread_id: str) -> Steps[None]:
+def copy_thread(core: Core, source_thread_id: str, target_thread_id: str) -> Steps[None]:
     """Copy all of a thread, its whole history: one round trip."""
     yield Copy(source_thread_id, target_thread_id, new_operation_id())
+    core.forget(target_thread_id)
 
 
 def prune(
@@ -85,7 +86,8 @@ class Item:
         self.row = row
         self.record = record
         self.metadata = metadata
-        self.run_id = str(metadata.get("run_id"))
+        run_id = metadata.get("run_id")
+        self.run_id = None if run_id is None else str(run_id)
 
     def parent_key(self) -> _Key | None:
         parent_id = self.record.parent_id
@@ -102,6 +104,12 @@ class History:
         self.serde = serde
         self.reader = reader
         self.items = items
+
+    def checkpoint(self, key: _Key) -> dict[str, Any]:
+        """A checkpoint without its channels."""
+        typed = self.reader.skeleton(self.items[key].record)
+        checkpoint: dict[str, Any] = self.serde.loads_typed(typed)
+        return checkpoint
 
     def heads(self) -> dict[str, _Key]:
         """The greatest id of each namespace."""
@@ -169,7 +177,7 @@ def _keep_latest(history: History) -> Steps[set[_Key]]:
     old = {
         key: history.items[key].parent_key()
         for key in kept
-        if predates_sends(history.serde, history.reader, history.items[key].record)
+        if predates_sends(history.items[key].record, history.checkpoint(key))
     }
     parents_of_old = [parent for parent in old.values() if parent in history.items]
     if parents_of_old:

@@ -23,7 +23,11 @@ def sweep_thread(core: Core, thread_id: str) -> Steps[int]:
     epoch = yield from _mark(core, thread_id, alive)
     levels: dict[bytes, int] = {}
     after = b""
-    while epoch is not None and (page := (yield ChunkIds(thread_id, after, _BATCH))):
+    while epoch is not None:
+        with reading(thread_id, "*", "*"):
+            page = yield ChunkIds(thread_id, after, _BATCH)
+        if not page:
+            break
         levels.update((id, level) for id, level in page if id not in alive)
         after = page[-1][0]
     # Parents first: what a stored page lists is stored at every moment.

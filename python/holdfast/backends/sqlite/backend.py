@@ -123,11 +123,17 @@ class SqliteBackend(Backend):
             self._release()
 
     def abandon(self) -> None:
-        with self._pooling:
-            executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False)
-        self._release()
+        # Called by the garbage collector, perhaps in the midst of a thread of ours: what that
+        # thread still uses it will drop by itself.
+        if not self._leading.acquire(blocking=False):
+            return
+        if self._pooling.acquire(blocking=False):
+            if self._executor is not None:
+                self._executor.shutdown(wait=False)
+                self._executor = None
+            self._release()
+            self._pooling.release()
+        self._leading.release()
 
     def _release(self) -> None:
         for connection in self._readers:
@@ -212,9 +218,14 @@ class SqliteBackend(Backend):
             try:
                 with self._leading:
                     self._work_off()
-            finally:
+            except BaseException:
                 with self._pooling:
-                    goes_on = self._is_led = bool(self._waiting)
+                    self._is_led = bool(self._waiting)
+                    if self._is_led:
+                        self._threads().submit(self._lead)
+                raise
+            with self._pooling:
+                goes_on = self._is_led = bool(self._waiting)
 
     def _work_off(self) -> None:
         jobs: list[_Job] = []

@@ -73,7 +73,10 @@ class Changes:
         """Insert chunks and verify the frontier."""
         if request.chunks:
             cursor.executemany(
-                f"INSERT OR IGNORE INTO {self._tables.blobs} (thread, id, data) VALUES (?, ?, ?)",
+                # What is sent again heals what was damaged.
+                f"INSERT INTO {self._tables.blobs} (thread, id, data) VALUES (?, ?, ?) "
+                "ON CONFLICT (thread, id) DO UPDATE SET data = excluded.data "
+                "WHERE data <> excluded.data",
                 [(key, id, data) for id, data in request.chunks],
             )
         missing: Missing = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Any
 
 from holdfast.backends.base import Backend, Request
@@ -79,7 +80,13 @@ class AiosqliteBackend(Backend):
                 )
                 + ". Use the async method, or give the saver a path: it then serves both sides."
             )
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except CancelledError as error:
+            raise StoreUnavailable(
+                "SQLite, the given aiosqlite connection: its event loop ended before the "
+                "answer. Whether the request was stored is unknown; repeating it is safe."
+            ) from error
 
     def close(self) -> None:
         """Nothing: the connection is its opener's to close."""

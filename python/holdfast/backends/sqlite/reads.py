@@ -81,7 +81,8 @@ class Reads:
         rows = cursor.execute(
             f"SELECT task_id, idx, data FROM {self._tables.writes} "
             "WHERE thread = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
-            (key, ns, checkpoint_id),
+            # Text may come as bytes from a given connection, and must not be bound as such.
+            (key, to_column(from_column(ns)), to_column(from_column(checkpoint_id))),
         )
         return [StoredWrite(from_column(task_id), idx, data) for task_id, idx, data in rows]
 
@@ -243,7 +244,7 @@ class Reads:
 
     def _chunk_ids(self, cursor: sqlite3.Cursor, request: ChunkIds) -> list[tuple[bytes, int]]:
         rows = cursor.execute(
-            f"SELECT id, substr(data, 1, 2) FROM {self._tables.blobs} "
+            f"SELECT id, coalesce(substr(data, 1, 2), x'') FROM {self._tables.blobs} "
             "WHERE thread = ? AND id > ? ORDER BY id LIMIT ?",
             (self._tables.key(cursor, request.thread_id), request.after, request.limit),
         )
