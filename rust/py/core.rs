@@ -14,8 +14,10 @@ use super::text::{to_bytes, to_text};
 use crate::store::cache::{Cache, Memo, Scope};
 use crate::store::chunk::{self, Compression};
 use crate::store::draft;
-use crate::store::record::{self, plan_manifest, Entry, Value, INLINE, INLINE_HEAD};
+use crate::store::manifest::{plan_manifest, Entry};
+use crate::store::record;
 use crate::store::tree::Pages;
+use crate::store::value::{Value, INLINE, INLINE_HEAD};
 use crate::store::version::Version;
 use crate::store::writes;
 
@@ -85,7 +87,9 @@ fn to_source(value: &Bound<'_, PyAny>, name: &[u8], parent: Option<&Record>) -> 
     }
     if let Ok(keep) = value.extract::<bool>() {
         if !keep {
-            return Err(PyValueError::new_err("a channel is kept, or has a value, or None"));
+            return Err(PyValueError::new_err(
+                "a channel is kept, or has a value, or None",
+            ));
         }
         let whole = parent.map(Record::whole).transpose()?;
         let entry = whole.and_then(|w| Some(&w.entries[*w.channels.get(name)?]));

@@ -14,7 +14,8 @@ use crate::error::Result;
 use crate::store::cache::{Loaded, Memo, Scope, Whole};
 use crate::store::chunk::{Id, Ref};
 use crate::store::draft::{self, Outline, Shipment};
-use crate::store::record::{Entry, Record};
+use crate::store::manifest::Entry;
+use crate::store::record::Record;
 use crate::store::tree::Pages;
 
 type Place = (Scope, Vec<u8>, Vec<u8>);

@@ -13,8 +13,10 @@ use super::error::{caught, guarded};
 use super::text::{to_bytes, to_text};
 use crate::store::cache::{Scope, Whole};
 use crate::store::chunk::{Id, Ref};
+use crate::store::manifest::{Entry, Manifest};
 use crate::store::reader::{load, parts, Reader as Chunks};
-use crate::store::record::{self, Entry, Manifest, Value};
+use crate::store::record;
+use crate::store::value::Value;
 use crate::store::writes;
 
 pub fn to_id(bytes: &Bound<'_, PyBytes>) -> PyResult<Id> {

@@ -9,7 +9,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::chunk::{Id, Ref};
-use super::record::{Entry, Manifest, Record};
+use super::manifest::{Entry, Manifest};
+use super::record::Record;
 use super::tree::{Page, Pages};
 
 /// A hash of the thread id: no thread sees another's chunks.

@@ -9,8 +9,8 @@ use super::cache::{Loaded, Memo};
 use super::chunk::{seal, Compression, Id, Ref, LEAF};
 use super::pieces::{cut_msgpack, cut_opaque, Piece};
 use super::reader::LONGEST_VALUE;
-use super::record::{Body, Root, Value};
 use super::tree::{grow, Grown, Page, Span};
+use super::value::{Body, Root, Value};
 use crate::error::{Error, Result};
 
 const MSGPACK: &[u8] = b"msgpack";

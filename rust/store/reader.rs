@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::cache::Loaded;
 use super::chunk::{open_chunk, Id, Ref, KEYED, LEAF, MANIFEST};
-use super::record::{manifest_leaf, Body, Entry, Manifest, Record, Value};
+use super::manifest::{manifest_leaf, Entry, Manifest};
+use super::record::Record;
 use super::tree::{children, Page, Span};
+use super::value::{Body, Value};
 use crate::error::{Error, Result};
 
 /// What a value may add up to: msgpack itself cannot say more.

@@ -4,7 +4,7 @@
 
 use super::bytes::{put_field, Input};
 use super::chunk::{open, seal, Compression, Ref, KEYED};
-use super::record::{References, Value};
+use super::value::{References, Value};
 use crate::error::{Error, Result};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Write {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::Body;
+    use super::super::value::Body;
     use super::*;
 
     #[test]

@@ -1,0 +1,195 @@
+//! The manifest of a checkpoint: a line for each channel (name, version, value) and for each
+//! node's `versions_seen`.
+//!
+//! A small one stands in the record itself; a large one is a tree like any value, so that a
+//! step of a wide graph writes only the lines that changed.
+
+use std::sync::Arc;
+
+use super::bytes::{put_field, put_varint, Input};
+use super::chunk::{Id, Object, Ref, MANIFEST};
+use super::tree::{grow, Page, Span};
+use super::value::{References, Value};
+use super::version::Version;
+use crate::error::{Error, Result};
+
+/// A manifest up to this size stands in the record.
+const INLINE_MANIFEST: usize = 2 << 10;
+const SMALLEST_LEAF: usize = 128;
+const LARGEST_LEAF: usize = 1 << 10;
+/// One in two names ends a leaf of the manifest; names, unlike versions, stay.
+const CLOSING_MASK: u8 = 1;
+
+/// A line of the manifest.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    Channel {
+        name: Vec<u8>,
+        version: Option<Version>,
+        value: Option<Value>,
+    },
+    Seen {
+        node: Vec<u8>,
+        versions: Vec<(Vec<u8>, Version)>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Manifest {
+    Inline(Vec<Entry>),
+    Tree(Vec<Span>),
+}
+
+const CHANNEL: u8 = 0;
+const SEEN: u8 = 1;
+const VERSIONED: u8 = 2;
+const FILLED: u8 = 4;
+
+impl Entry {
+    fn name(&self) -> &[u8] {
+        match self {
+            Self::Channel { name, .. } => name,
+            Self::Seen { node, .. } => node,
+        }
+    }
+
+    /// Bytes in memory, roughly.
+    pub fn heap(&self) -> usize {
+        let version = |version: &Version| match version {
+            Version::Text(text) => text.len() + 16,
+            Version::Int(_) | Version::Float(_) => 0,
+        };
+        size_of::<Self>()
+            + match self {
+                Self::Channel {
+                    name,
+                    version: of,
+                    value,
+                } => {
+                    let value = value.as_ref().map_or(0, Value::heap);
+                    name.len() + 16 + of.as_ref().map_or(0, version) + value
+                }
+                Self::Seen { node, versions } => {
+                    let seen = versions.iter().map(|(channel, of)| {
+                        size_of::<(Vec<u8>, Version)>() + channel.len() + 16 + version(of)
+                    });
+                    node.len() + 16 + seen.sum::<usize>()
+                }
+            }
+    }
+
+    pub fn put(&self, out: &mut Vec<u8>, references: &mut References) {
+        match self {
+            Self::Channel {
+                name,
+                version,
+                value,
+            } => {
+                let versioned = if version.is_some() { VERSIONED } else { 0 };
+                let filled = if value.is_some() { FILLED } else { 0 };
+                out.push(CHANNEL | versioned | filled);
+                put_field(out, name);
+                if let Some(version) = version {
+                    version.put(out);
+                }
+                if let Some(value) = value {
+                    value.put(out, references);
+                }
+            }
+            Self::Seen { node, versions } => {
+                out.push(SEEN);
+                put_field(out, node);
+                put_varint(out, versions.len() as u64);
+                for (channel, version) in versions {
+                    put_field(out, channel);
+                    version.put(out);
+                }
+            }
+        }
+    }
+
+    fn take(input: &mut Input, references: &[Ref]) -> Result<Self> {
+        let first = input.byte()?;
+        if first == SEEN {
+            let node = input.field()?.to_vec();
+            let versions = (0..input.count()?)
+                .map(|_| Ok((input.field()?.to_vec(), Version::take(input)?)))
+                .collect::<Result<_>>()?;
+            return Ok(Self::Seen { node, versions });
+        }
+        if first & !(VERSIONED | FILLED) != CHANNEL {
+            return Err(Error::corrupt("unknown kind of entry"));
+        }
+        let name = input.field()?.to_vec();
+        let version = (first & VERSIONED != 0)
+            .then(|| Version::take(input))
+            .transpose()?;
+        let value = (first & FILLED != 0)
+            .then(|| Value::take(input, references))
+            .transpose()?;
+        Ok(Self::Channel {
+            name,
+            version,
+            value,
+        })
+    }
+
+    pub fn take_all(payload: &[u8], references: &[Ref]) -> Result<Vec<Self>> {
+        let mut input = Input::new(payload);
+        let mut entries = Vec::new();
+        while !input.is_empty() {
+            entries.push(Self::take(&mut input, references)?);
+        }
+        Ok(entries)
+    }
+}
+
+/// The entries of a leaf of the manifest.
+pub fn manifest_leaf(object: &Object<'_>) -> Result<Vec<Entry>> {
+    Entry::take_all(&object.payload, &object.references)
+}
+
+/// A manifest for these entries, and the chunks that it needs, children first.
+pub fn plan_manifest(entries: Vec<Entry>) -> (Manifest, Vec<Arc<Page>>) {
+    let mut references = References::default();
+    let mut out = Vec::new();
+    for entry in &entries {
+        entry.put(&mut out, &mut references);
+    }
+    if out.len() + references.list().len() * 17 <= INLINE_MANIFEST {
+        return (Manifest::Inline(entries), Vec::new());
+    }
+    let mut nodes = Vec::new();
+    let mut spans = Vec::new();
+    let mut references = References::default();
+    let mut payload = Vec::new();
+    let mut count = 0;
+    for (at, entry) in entries.iter().enumerate() {
+        entry.put(&mut payload, &mut references);
+        count += 1;
+        let size = payload.len() + references.list().len() * 17;
+        let closes = blake3::hash(entry.name()).as_bytes()[0] & CLOSING_MASK == 0;
+        if at + 1 == entries.len() || size >= LARGEST_LEAF || (size >= SMALLEST_LEAF && closes) {
+            let list = std::mem::take(&mut references).into_list();
+            let payload = std::mem::take(&mut payload);
+            let id = Id::of(MANIFEST, &list, &payload);
+            spans.push(Span {
+                reference: Ref {
+                    level: MANIFEST,
+                    id,
+                },
+                length: count,
+            });
+            nodes.push(Arc::new(Page {
+                id,
+                level: MANIFEST,
+                references: list,
+                payload,
+            }));
+            count = 0;
+        }
+    }
+    let (pages, root) = grow(spans, None);
+    nodes.extend(pages.into_iter().map(|grown| grown.page));
+    (Manifest::Tree(root), nodes)
+}
