@@ -1,0 +1,97 @@
+"""Requests as a saver makes them, and a look at what it sends and what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import holdfast
+import pytest
+from holdfast import steps
+from holdfast._core import Core
+from holdfast.backends import base
+from holdfast.backends.base import Commit, StoredWrite, Write, new_operation_id
+from holdfast.serde import Serializer
+
+from support.make import checkpoint, checkpoint_id, config, version
+
+Execute = Callable[[Any], Any]
+WORDS = [f"{i * 7919 % 1000003:x} {i} " * 60 for i in range(120)]
+
+
+def made(thread: str = "t", number: int = 1, value: Any = WORDS[:40], ns: str = "") -> Commit:
+    """The commit of a root checkpoint with all its chunks, as a saver without a cache sends it."""
+    core = Core(cache_bytes=0, compression="zstd")
+    versions = {"state": version(number)}
+    one = checkpoint(number, {"state": value}, versions)
+    request = next(
+        steps.put(core, Serializer(), config(thread, ns), one, {"run_id": "r"}, versions)
+    )
+    assert isinstance(request, Commit)
+    assert request.chunks
+    return request
+
+
+def write(thread: str = "t", idx: int = 0, data: bytes = b"", number: int = 1) -> Write:
+    stored = [StoredWrite("task", idx, data or made().record)]
+    return Write(thread, "", checkpoint_id(number), stored, [], [], new_operation_id())
+
+
+def anew(request: Any, **changes: Any) -> Any:
+    return replace(request, operation=new_operation_id(), **changes)
+
+
+def state(execute: Execute, thread: str = "t") -> Any:
+    """All of a thread; its epoch too, where there is one."""
+    epoch, rows, orphans = execute(base.Census(thread))
+    places = [*((row.checkpoint_ns, row.checkpoint_id) for row in rows), *orphans]
+    writes = execute(base.WritesOf(thread, sorted(places)))
+    chunks = execute(base.ChunkIds(thread, b"", 10**6))
+    runs = execute(base.RunThreads(["r"])).count(thread)
+    records = sorted((row.checkpoint_ns, row.checkpoint_id, row.record) for row in rows)
+    if not (records or orphans or chunks or runs):
+        return None
+    return epoch, records, {place: [*some] for place, some in writes.items()}, chunks, runs
+
+
+def put(saver: holdfast.Saver, number: int, values: dict[str, Any], **how: Any) -> Any:
+    """A child of the checkpoint before, with new versions of all values unless told."""
+    parent = how.get("parent", checkpoint_id(number - 1) if number > 1 else None)
+    versions = how.get("versions", dict.fromkeys(values, version(number)))
+    new = how.get("new", versions)
+    one = checkpoint(number, values, versions)
+    thread = how.get("thread", "t")
+    return saver.put(config(thread, "", parent), one, how.get("metadata", {}), new)
+
+
+class Tap:
+    """Sees a saver's requests, and may do something before one is answered."""
+
+    def __init__(self, saver: holdfast.Saver, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[Any] = []
+        self.before: Callable[[Any], None] = lambda _: None
+        self.direct = saver._live.backend.execute
+        monkeypatch.setattr(saver._live.backend, "execute", self)
+
+    def __call__(self, request: Any) -> Any:
+        self.seen.append(request)
+        self.before(request)
+        return self.direct(request)
+
+    def count(self, work: Callable[[], Any]) -> list[str]:
+        """The kinds of requests that the work makes."""
+        self.seen.clear()
+        work()
+        return [type(request).__name__ for request in self.seen]
+
+    def once(self, nth: int, work: Callable[[], Any]) -> None:
+        """Work before the nth request from now on is answered."""
+        self.seen.clear()
+
+        def before(_: Any) -> None:
+            if len(self.seen) == nth:
+                self.before = lambda _: None
+                work()
+
+        self.before = before
