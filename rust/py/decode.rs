@@ -252,7 +252,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
         let Some(shape) = shape else {
             return self.hooked(CONSTRUCT, payload);
         };
-        match class.builds(shape) {
+        match class.builds.get(shape) {
             Some(true) => self.build(class, state).map(Some),
             Some(false) => self.hooked(CONSTRUCT, payload),
             None => {
@@ -263,7 +263,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
                 let ours = self.build(class, state)?;
                 let is_same = theirs.get_type().is(class.class.bind(py))
                     && are_equal(&ours, &theirs).unwrap_or(false);
-                class.learn_building(shape, is_same);
+                class.builds.set(shape, is_same);
                 Ok(Some(theirs))
             }
         }

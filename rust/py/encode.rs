@@ -142,7 +142,7 @@ impl<'py> Encoder<'_, 'py> {
         };
         let start = out.len();
         write::ext(out, CONSTRUCT, &payload);
-        match class.encodes(shape) {
+        match class.encodes.get(shape) {
             Some(true) => OK,
             Some(false) => {
                 out.truncate(start);
@@ -152,7 +152,9 @@ impl<'py> Encoder<'_, 'py> {
                 // The first of its shape is made both ways.
                 let own = out.split_off(start);
                 let done = self.upstream(out, object, depth)?;
-                class.learn_encoding(shape, done.is_some() && out[start..] == own[..]);
+                class
+                    .encodes
+                    .set(shape, done.is_some() && out[start..] == own[..]);
                 Ok(done)
             }
         }

@@ -5,7 +5,7 @@
 //! the class and without it; only where the results are equal is the short way taken.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMapping, PySet, PyString, PyTuple, PyType};
@@ -48,6 +48,24 @@ pub struct Field {
     pub holds: Holds,
 }
 
+/// For each shape met so far, whether both ways gave the same.
+#[derive(Default)]
+pub struct Learned(Mutex<HashMap<Shape, bool>>);
+
+impl Learned {
+    pub fn get(&self, shape: Shape) -> Option<bool> {
+        self.shapes().get(&shape).copied()
+    }
+
+    pub fn set(&self, shape: Shape, is_equal: bool) {
+        self.shapes().insert(shape, is_equal);
+    }
+
+    fn shapes(&self) -> MutexGuard<'_, HashMap<Shape, bool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A class, and what was learned of it.
 pub struct Class {
     pub module: String,
@@ -60,40 +78,8 @@ pub struct Class {
     pub names: Py<PySet>,
     /// The only value that the field `type` takes.
     pub kind: Option<String>,
-    encodes: Mutex<HashMap<Shape, bool>>,
-    builds: Mutex<HashMap<Shape, bool>>,
-}
-
-impl Class {
-    pub fn encodes(&self, shape: Shape) -> Option<bool> {
-        self.encodes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&shape)
-            .copied()
-    }
-
-    pub fn learn_encoding(&self, shape: Shape, is_equal: bool) {
-        self.encodes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(shape, is_equal);
-    }
-
-    pub fn builds(&self, shape: Shape) -> Option<bool> {
-        self.builds
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&shape)
-            .copied()
-    }
-
-    pub fn learn_building(&self, shape: Shape, is_equal: bool) {
-        self.builds
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(shape, is_equal);
-    }
+    pub encodes: Learned,
+    pub builds: Learned,
 }
 
 /// Encodes and decodes; one for each process.
@@ -170,8 +156,8 @@ impl Codec {
                 has_extra,
                 names: all,
                 kind,
-                encodes: Mutex::default(),
-                builds: Mutex::default(),
+                encodes: Learned::default(),
+                builds: Learned::default(),
             });
         }
         Ok(Self {

@@ -97,10 +97,7 @@ class Item:
 class History:
     """All checkpoints of a thread, by namespace and id."""
 
-    def __init__(
-        self, core: Core, serde: SerializerProtocol, reader: Reader, items: dict[_Key, Item]
-    ) -> None:
-        self.core = core
+    def __init__(self, serde: SerializerProtocol, reader: Reader, items: dict[_Key, Item]) -> None:
         self.serde = serde
         self.reader = reader
         self.items = items
@@ -160,7 +157,7 @@ def _history(core: Core, serde: SerializerProtocol, rows: Sequence[Row]) -> Step
         if metadata is None:
             continue  # removed meanwhile
         items[row.checkpoint_ns, row.checkpoint_id] = Item(row, record, metadata)
-    return History(core, serde, reader, items)
+    return History(serde, reader, items)
 
 
 def _keep_latest(history: History) -> Steps[set[_Key]]:
