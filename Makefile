@@ -1,4 +1,5 @@
-# Needs bash, python3, cargo and a C compiler; everything else is installed into .venv.
+# Needs bash, python3, cargo and a C compiler; everything else is installed into .venv, but for
+# redis-server: on Debian and Ubuntu its package is installed where that is allowed.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules
@@ -27,27 +28,27 @@ demo: $(DONE)/demo $(DONE)/package  ## show what holdfast does, on a SQLite file
 	$(PY) examples/demo.py $(ARGS)
 
 .PHONY: test
-test: check-python check-cargo test-rust test-python acceptance  ## run every test: Rust, Python, acceptance suites
+test: check-python check-cargo check-servers test-rust test-python acceptance  ## run every test: Rust, Python, acceptance suites
 
 .PHONY: test-rust
 test-rust: | check-cargo  ## run the tests of the Rust core
 	cargo test --release --locked --no-default-features
 
 .PHONY: test-python
-test-python: $(DONE)/test $(DONE)/package  ## run the Python tests and the conformance suite
+test-python: check-servers $(DONE)/test $(DONE)/package  ## run the Python tests and the conformance suite
 	$(PY) -m pytest -q -n 2 tests $(ARGS)
 
 .PHONY: acceptance
-acceptance: $(DONE)/test $(DONE)/package  ## run LangGraph's own tests: on every backend, and of the serializer
+acceptance: check-servers $(DONE)/test $(DONE)/package  ## run LangGraph's own tests: on every backend, and of the serializer
 	$(PY) tests/acceptance/langgraph_suite.py $(ARGS)
 	$(PY) tests/acceptance/jsonplus_suite.py
 
 .PHONY: soak
-soak: $(DONE)/test $(DONE)/package  ## run the tests with many more random cases and faults
+soak: check-servers $(DONE)/test $(DONE)/package  ## run the tests with many more random cases and faults
 	HYPOTHESIS_PROFILE=slow HOLDFAST_SOAK=1 $(PY) -m pytest -q -n 2 --timeout 3600 tests
 
 .PHONY: bench
-bench: $(DONE)/test $(DONE)/package  ## measure speed and size beside other savers
+bench: check-servers $(DONE)/test $(DONE)/bench $(DONE)/package  ## measure speed and size beside other savers
 	$(PY) -m benches $(ARGS)
 
 # The test requirements are there so that mypy sees the same types on every machine.
@@ -91,6 +92,11 @@ check-cargo:
 	@command -v cc >/dev/null || { \
 	  echo "error: no C compiler (cc): on Debian and Ubuntu, apt install build-essential" >&2; exit 1; }
 
+# Installs redis-server where it may; once, before several test processes would want it.
+.PHONY: check-servers
+check-servers: | check-python
+	@$(PYTHON) tests/support/servers.py
+
 .PHONY: check-lint
 check-lint: check-cargo
 	@for tool in fmt clippy; do \
@@ -106,7 +112,7 @@ $(DONE)/venv: | check-python
 	@mkdir -p $(DONE)
 	@touch $@
 
-$(DONE)/build $(DONE)/demo $(DONE)/lint $(DONE)/test: $(DONE)/%: requirements/%.txt requirements/constraints.txt $(DONE)/venv
+$(DONE)/bench $(DONE)/build $(DONE)/demo $(DONE)/lint $(DONE)/test: $(DONE)/%: requirements/%.txt requirements/constraints.txt $(DONE)/venv
 	$(PY) -m pip install --requirement $<
 	@touch $@
 

@@ -4,6 +4,7 @@ with holdfast.open("sqlite:///state.db") as saver:
     graph = builder.compile(checkpointer=saver)
 """
 
+from holdfast.backends.base import Finding
 from holdfast.errors import (
     CheckpointCorrupted,
     ConfigurationError,
@@ -12,27 +13,39 @@ from holdfast.errors import (
     StoreFull,
     StoreTimeout,
     StoreUnavailable,
+    StoreWarning,
     ThreadDeleted,
 )
 from holdfast.open import from_config, open
 from holdfast.options import Options
 from holdfast.saver import Saver
-from holdfast.savers import AsyncSqliteSaver, InMemorySaver, MemorySaver, SqliteSaver
+from holdfast.savers import (
+    AsyncRedisSaver,
+    AsyncSqliteSaver,
+    InMemorySaver,
+    MemorySaver,
+    RedisSaver,
+    SqliteSaver,
+)
 
 __all__ = [
+    "AsyncRedisSaver",
     "AsyncSqliteSaver",
     "CheckpointCorrupted",
     "ConfigurationError",
+    "Finding",
     "FormatTooNew",
     "HoldfastError",
     "InMemorySaver",
     "MemorySaver",
     "Options",
+    "RedisSaver",
     "Saver",
     "SqliteSaver",
     "StoreFull",
     "StoreTimeout",
     "StoreUnavailable",
+    "StoreWarning",
     "ThreadDeleted",
     "from_config",
     "open",

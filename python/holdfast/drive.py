@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 from holdfast.backends.base import Request
 
 T = TypeVar("T")
+Q = TypeVar("Q")
 Steps = Generator[Request, Any, T]
 
 
-def drive(steps: Steps[T], execute: Callable[[Request], Any]) -> T:
-    """Run `steps` to the end; `execute` makes one round trip for each request."""
+def drive(steps: Generator[Q, Any, T], execute: Callable[[Q], Any]) -> T:
+    """Run `steps` to the end; `execute` answers each request, a round trip each."""
     with closing(steps):
         try:
             request = next(steps)
@@ -28,7 +29,7 @@ def drive(steps: Steps[T], execute: Callable[[Request], Any]) -> T:
             return end.value  # type: ignore[no-any-return]
 
 
-async def adrive(steps: Steps[T], execute: Callable[[Request], Awaitable[Any]]) -> T:
+async def adrive(steps: Generator[Q, Any, T], execute: Callable[[Q], Awaitable[Any]]) -> T:
     """As `drive`, awaiting each round trip. Cancelling closes the steps."""
     with closing(steps):
         try:

@@ -43,6 +43,10 @@ class FormatTooNew(HoldfastError):
     """A newer version of holdfast wrote this: upgrade holdfast here."""
 
 
+class StoreWarning(UserWarning):
+    """The store works, but its settings put checkpoints at risk; the message has the remedy."""
+
+
 class ConfigurationError(HoldfastError, ValueError):
     """A URL, an option or an argument is not one that exists; the message lists those that do."""
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from holdfast.backends.sqlite import MEMORY
 from holdfast.errors import ConfigurationError
+from holdfast.options import Options
 from holdfast.saver import Saver
-from holdfast.savers import MemorySaver, SqliteSaver
+from holdfast.savers import MemorySaver, RedisSaver, SqliteSaver
 
 
-def _memory(rest: str, **options: Any) -> Saver:
+def _memory(_: str, rest: str, **options: Any) -> Saver:
     if rest.strip("/"):
         raise ConfigurationError("memory:// takes no path")
     return MemorySaver(**options)
 
 
-def _sqlite(rest: str, **options: Any) -> Saver:
+def _sqlite(_: str, rest: str, **options: Any) -> Saver:
     # As elsewhere: sqlite:///relative, sqlite:////absolute.
     host, _, path = rest.partition("/")
     if host:
@@ -30,19 +31,40 @@ def _sqlite(rest: str, **options: Any) -> Saver:
     return SqliteSaver(unquote(path) or MEMORY, **options)
 
 
-_SCHEMES: dict[str, Callable[..., Saver]] = {"memory": _memory, "sqlite": _sqlite}
+def _redis(scheme: str, rest: str, **options: Any) -> Saver:
+    # What is not an option of holdfast's is one of redis-py's connections.
+    known = {"serde", "connection_args", *Options.names()}
+    query = urlencode({name: value for name, value in options.items() if name not in known})
+    own = {name: value for name, value in options.items() if name in known}
+    return RedisSaver(f"{scheme}://{rest}?{query}" if query else f"{scheme}://{rest}", **own)
+
+
+_SCHEMES: dict[str, Callable[..., Saver]] = {
+    "memory": _memory,
+    "sqlite": _sqlite,
+    "redis": _redis,
+    "rediss": _redis,
+    "unix": _redis,
+}
 # The values of CHECKPOINTER_TYPE, and the URL that each means without a DATABASE_URL.
-_TYPES = {"memory": "memory://", "sqlite": "sqlite:///holdfast.db", "file": "sqlite:///holdfast.db"}
+_TYPES = {
+    "memory": "memory://",
+    "sqlite": "sqlite:///holdfast.db",
+    "file": "sqlite:///holdfast.db",
+    "redis": "redis://localhost:6379/0",
+}
 
 
 def open(url: str | None = None, **options: Any) -> Saver:
     """A saver for the store that a URL names.
 
     Args:
-        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:` or
-            `memory://`; options may follow as a query (`?cache_bytes=0`). Without a URL
+        url: `redis://host:6379/0`, `rediss://…` (with TLS), `unix:///path`,
+            `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:` or
+            `memory://`; options may follow as a query (`?cache_bytes=0`), for Redis also
+            those of redis-py's connections (`?socket_timeout=2`). Without a URL
             the environment decides: `HOLDFAST_URL`, else `CHECKPOINTER_TYPE` (memory,
-            sqlite or file) with `DATABASE_URL`.
+            sqlite, file or redis) with `DATABASE_URL`.
         options: `serde`, and those of `holdfast.Options`; they win over the query.
 
     Returns:
@@ -62,7 +84,7 @@ def open(url: str | None = None, **options: Any) -> Saver:
         )
     path, _, query = rest.partition("?")
     in_url = dict(parse_qsl(query, keep_blank_values=True))
-    return _SCHEMES[scheme](path, **{**in_url, **options})
+    return _SCHEMES[scheme](scheme, path, **{**in_url, **options})
 
 
 def from_config(config: Mapping[str, Any]) -> Saver:

@@ -18,6 +18,7 @@ class Options:
         cache_bytes: Bytes of chunks, last values and records kept in this process's memory.
         compression: "zstd", kept for a chunk only where it saves, or "none".
         retry_budget: Seconds for which a busy or lost store is retried.
+        prefix: What the names of all keys begin with (Redis).
         table: Prefix of the names of tables (SQL stores).
         synchronous: SQLite: "full" (a commit survives a power cut) or "normal" (it
             survives a crash of the process).
@@ -26,6 +27,7 @@ class Options:
     cache_bytes: int = 64 << 20
     compression: str = "zstd"
     retry_budget: float = 10.0
+    prefix: str = "holdfast"
     table: str = "holdfast"
     synchronous: str = "full"
 
@@ -36,10 +38,17 @@ class Options:
             raise ConfigurationError(f"compression is 'zstd' or 'none', not {self.compression!r}")
         if not 0 <= self.retry_budget < math.inf:
             raise ConfigurationError("retry_budget is a number of seconds")
+        if not self.prefix:
+            raise ConfigurationError("prefix is what the names of keys begin with, not nothing")
         if not self.table or "\0" in self.table:
             raise ConfigurationError("table is a name without NUL")
         if self.synchronous.lower() not in ("full", "normal"):
             raise ConfigurationError(f"synchronous is 'full' or 'normal', not {self.synchronous!r}")
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of all options."""
+        return [field.name for field in fields(cls)]
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Options:

@@ -26,7 +26,7 @@ from typing_extensions import Self
 
 from holdfast import steps
 from holdfast._core import Core
-from holdfast.backends.base import Backend
+from holdfast.backends.base import Backend, Finding
 from holdfast.drive import Steps, adrive, drive
 from holdfast.options import Options
 from holdfast.serde import Serializer
@@ -125,6 +125,18 @@ class Saver(BaseCheckpointSaver[str]):
     async def asetup(self) -> None:
         """As `setup`."""
         await self._live.backend.asetup()
+
+    def check(self) -> Sequence[Finding]:
+        """Look at how the store keeps what it is given; what to do is said with each finding.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached.
+        """
+        return self._run(steps.check())
+
+    async def acheck(self) -> Sequence[Finding]:
+        """As `check`."""
+        return await self._arun(steps.check())
 
     def close(self) -> None:
         """Release what the saver opened. Idempotent; a later call opens it again."""

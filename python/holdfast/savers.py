@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Mapping
 from typing import Any
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -75,5 +76,61 @@ class SqliteSaver(Saver):
         return cls(conn_string, **options)
 
 
+class RedisSaver(Saver):
+    """Keeps checkpoints in Redis 6.2 or newer, or Valkey: no module is needed.
+
+    Args:
+        redis_url: `redis://`, `rediss://` or `unix://`; or a client of redis-py.
+        client: A `redis.Redis` that was opened elsewhere; the async side runs it in threads
+            unless `async_client` is given too.
+        async_client: A `redis.asyncio.Redis`, to be used on its own event loop; the sync
+            side goes through that loop unless `client` is given too. Clients that were given
+            stay their opener's to close.
+        redis_client: As `client` or `async_client`, whichever it is.
+        connection_args: More arguments of redis-py's connections, for a URL.
+        checkpoint_prefix: As `prefix`.
+        serde: LangGraph's serializer protocol.
+        options: See `holdfast.Options`.
+
+    Raises:
+        ConfigurationError: The URL or an option cannot be read, nothing to connect with was
+            given, or redis-py is not installed.
+    """
+
+    def __init__(
+        self,
+        redis_url: str | Any | None = None,
+        *,
+        client: Any = None,
+        async_client: Any = None,
+        redis_client: Any = None,
+        connection_args: Mapping[str, Any] | None = None,
+        checkpoint_prefix: str | None = None,
+        serde: SerializerProtocol | None = None,
+        **options: Any,
+    ) -> None:
+        try:
+            from holdfast.backends.redis import RedisBackend, clients
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "redis":
+                raise
+            raise ConfigurationError(
+                "RedisSaver needs redis-py: pip install 'holdfast[redis]'"
+            ) from error
+        if checkpoint_prefix is not None:
+            options["prefix"] = checkpoint_prefix
+        known = Options.of(options)
+        if redis_url is not None and not isinstance(redis_url, str):
+            redis_url, redis_client = None, redis_url
+        made = clients.choose(redis_url, client, async_client, redis_client, connection_args)
+        super().__init__(RedisBackend(made, known), known, serde=serde)
+
+    @classmethod
+    def from_conn_string(cls, redis_url: str | None = None, **options: Any) -> Self:
+        """A saver for a URL, for use under `with` or `async with`."""
+        return cls(redis_url, **options)
+
+
 AsyncSqliteSaver = SqliteSaver
+AsyncRedisSaver = RedisSaver
 InMemorySaver = MemorySaver

@@ -67,6 +67,22 @@ impl Keys {
         Ok(PyBytes::new(py, &self.0.writes(&t, &n, &c)))
     }
 
+    fn checkpoints<'py>(
+        &self,
+        py: Python<'py>,
+        thread_id: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.0.checkpoints(&to_bytes(thread_id)?)))
+    }
+
+    fn all_writes<'py>(
+        &self,
+        py: Python<'py>,
+        thread_id: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.0.all_writes(&to_bytes(thread_id)?)))
+    }
+
     fn index<'py>(
         &self,
         py: Python<'py>,
@@ -111,6 +127,10 @@ impl Keys {
         run_id: &Bound<'py, PyString>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         Ok(PyBytes::new(py, &self.0.run(&to_bytes(run_id)?)))
+    }
+
+    fn runs<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.runs())
     }
 
     fn format<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {

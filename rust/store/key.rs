@@ -99,6 +99,16 @@ impl Keys {
         self.join("checkpoint", &self.place(thread, namespace, Some(id)))
     }
 
+    /// What the keys of all the thread's checkpoints begin with.
+    pub fn checkpoints(&self, thread: &[u8]) -> Vec<u8> {
+        self.join("checkpoint", &self.place(thread, b"", None))
+    }
+
+    /// What the keys of all the thread's pending writes begin with.
+    pub fn all_writes(&self, thread: &[u8]) -> Vec<u8> {
+        self.join("writes", &self.place(thread, b"", None))
+    }
+
     pub fn index(&self, thread: &[u8], namespace: &[u8]) -> Vec<u8> {
         self.join("idx", &self.place(thread, namespace, None))
     }
@@ -117,6 +127,11 @@ impl Keys {
 
     pub fn run(&self, run: &[u8]) -> Vec<u8> {
         self.join("run", &[escape(run)])
+    }
+
+    /// What the keys of all runs begin with.
+    pub fn runs(&self) -> Vec<u8> {
+        self.join("run", &[])
     }
 
     pub fn format(&self) -> Vec<u8> {
@@ -244,6 +259,9 @@ mod tests {
             keys.checkpoint(b"t", b"a:b", b"1"),
             b"app:checkpoint:t:a%3Ab:1"
         );
+        assert_eq!(keys.checkpoints(b"t"), b"app:checkpoint:t");
+        assert_eq!(keys.all_writes(b"t"), b"app:writes:t");
+        assert_eq!(keys.runs(), b"app:run");
         assert_eq!(keys.index(b"t", b""), b"app:idx:t");
         assert_eq!(keys.threads(b"t"), b"app:threads");
         assert_eq!(keys.format(), b"app:format");

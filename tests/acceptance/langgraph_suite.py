@@ -85,7 +85,12 @@ def unpack(directory: Path, backend: str) -> Path:
 def environment() -> dict[str, str]:
     """Return the environment without what would change the course of the suite."""
     unwanted = ("PYTEST_", "LANGGRAPH_", "LANGCHAIN_", "LANGSMITH_", "HOLDFAST_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    wanted = ("HOLDFAST_TEST_REDIS_URL",)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in wanted or not name.startswith(unwanted)
+    }
     return {**kept, "NO_DOCKER": "true"}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import holdfast
 
 from support.calls import Calls
+from support.servers import redis_url
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Backend:
     """Why only one saver can be on a store; empty where any number can."""
     one_process: str = ""
     """Why only one process can be on a store; empty where any number can."""
+    head: tuple[str, ...] = ("Head",)
+    """The requests of a read of the head by a saver that has nothing cached."""
 
     def open(self, folder: Path, **options: Any) -> holdfast.Saver:
         return holdfast.open(self.url(folder), **options)
@@ -30,6 +33,7 @@ class Backend:
 BACKENDS: dict[str, Backend] = {
     "memory": Backend(lambda _: "memory://", *["a memory store lives inside one saver"] * 2),
     "sqlite": Backend(lambda folder: f"sqlite:///{folder.absolute()}/state.db"),
+    "redis": Backend(redis_url, head=("Head", "Chunks")),
 }
 
 SHARED = [name for name, backend in BACKENDS.items() if not backend.one_process]

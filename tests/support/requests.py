@@ -42,12 +42,23 @@ def anew(request: Any, **changes: Any) -> Any:
     return replace(request, operation=new_operation_id(), **changes)
 
 
+def chunk_ids(execute: Execute, thread: str = "t") -> list[tuple[bytes, int]]:
+    """Ids and levels of all stored chunks, in order."""
+    found: dict[bytes, int] = {}
+    cursor = None
+    while True:
+        page, cursor = execute(base.ChunkIds(thread, cursor, 1000))
+        found.update(page)
+        if cursor is None:
+            return sorted(found.items())
+
+
 def state(execute: Execute, thread: str = "t") -> Any:
     """All of a thread; its epoch too, where there is one."""
     epoch, rows, orphans = execute(base.Census(thread))
     places = [*((row.checkpoint_ns, row.checkpoint_id) for row in rows), *orphans]
     writes = execute(base.WritesOf(thread, sorted(places)))
-    chunks = execute(base.ChunkIds(thread, b"", 10**6))
+    chunks = chunk_ids(execute, thread)
     runs = execute(base.RunThreads(["r"])).count(thread)
     records = sorted((row.checkpoint_ns, row.checkpoint_id, row.record) for row in rows)
     if not (records or orphans or chunks or runs):

@@ -215,10 +215,14 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class ChunkIds:
-    """Ids and levels of stored chunks, in id order → `list[(id, level)]`."""
+    """Ids and levels of about `limit` stored chunks, from where `cursor` says
+    → `(list[(id, level)], cursor)`; the cursor is None at the end.
+
+    Every chunk that is there all the time comes at least once, perhaps more than once.
+    """
 
     thread_id: str
-    after: bytes
+    cursor: bytes | None
     limit: int
 
 
@@ -229,6 +233,28 @@ class Discard:
     thread_id: str
     ids: Sequence[bytes]
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that `check` looked at.
+
+    Attributes:
+        what: Its name: "persistence", "eviction", "round trip" and so on.
+        is_fine: None where it could not be found out.
+        value: What was found.
+        remedy: What to do; empty where there is nothing to do.
+    """
+
+    what: str
+    is_fine: bool | None
+    value: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Look at how the store keeps what it is given → `list[Finding]`."""
 
 
 Request: TypeAlias = (
@@ -248,6 +274,7 @@ Request: TypeAlias = (
     | Mark
     | ChunkIds
     | Discard
+    | Check
 )
 
 

@@ -15,11 +15,13 @@ from holdfast.backends.base import (
     Ancestors,
     Backend,
     Census,
+    Check,
     ChunkIds,
     Chunks,
     Commit,
     Copy,
     Discard,
+    Finding,
     Forget,
     GetRecord,
     Head,
@@ -95,6 +97,7 @@ class MemoryBackend(Backend):
             Mark: self._mark,
             ChunkIds: self._chunk_ids,
             Discard: self._discard,
+            Check: self._check,
         }
 
     def setup(self) -> None:
@@ -295,10 +298,12 @@ class MemoryBackend(Backend):
         stored += [data for writes in thread.writes.values() for data in writes.values()]
         return thread.epoch, {reference for data in stored for reference in references(data)[1]}
 
-    def _chunk_ids(self, request: ChunkIds) -> list[tuple[bytes, int]]:
+    def _chunk_ids(self, request: ChunkIds) -> tuple[list[tuple[bytes, int]], bytes | None]:
         thread = self._threads.get(request.thread_id, _Thread())
-        ids = sorted(id for id in thread.chunks if id > request.after)[: request.limit]
-        return [(id, level(thread.chunks[id])) for id in ids]
+        after = request.cursor or b""
+        ids = sorted(id for id in thread.chunks if id > after)[: request.limit]
+        page = [(id, level(thread.chunks[id])) for id in ids]
+        return page, ids[-1] if len(ids) == request.limit else None
 
     def _discard(self, request: Discard) -> bool:
         thread = self._threads.get(request.thread_id)
@@ -309,6 +314,16 @@ class MemoryBackend(Backend):
         for id in request.ids:
             thread.chunks.pop(id, None)
         return True
+
+    def _check(self, _: Check) -> list[Finding]:
+        return [
+            Finding(
+                "persistence",
+                False,
+                "this process's memory",
+                "Use SQLite or Redis where a checkpoint shall outlive the process.",
+            )
+        ]
 
 
 def _lookup(thread: _Thread) -> Callable[[Sequence[bytes]], dict[bytes, bytes]]:

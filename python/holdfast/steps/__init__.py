@@ -4,6 +4,7 @@ Generators that yield a request for each round trip and are sent its reply. They
 client and await nothing; `drive` runs them.
 """
 
+from holdfast.steps.check import check
 from holdfast.steps.delta import get_delta_channel_history
 from holdfast.steps.get import get_tuple
 from holdfast.steps.listing import Listing, list_page
@@ -12,6 +13,7 @@ from holdfast.steps.retention import copy_thread, delete_for_runs, delete_thread
 
 __all__ = [
     "Listing",
+    "check",
     "copy_thread",
     "delete_for_runs",
     "delete_thread",

@@ -109,7 +109,10 @@ def _prefetch(core: Core, rows: Sequence[Row]) -> Steps[dict[str, Reader]]:
     readers: dict[str, Reader] = {}
     for thread_id in {row.thread_id for row in rows}:
         readers[thread_id] = reader = core.reader(thread_id)
-        ids = {id for row in rows if row.thread_id == thread_id for id in _unread(reader, row)}
+        of_thread = [row for row in rows if row.thread_id == thread_id]
+        for row in of_thread:
+            reader.add(list(row.chunks.items()))
+        ids = {id for row in of_thread for id in _unread(reader, row)}
         if ids:
             with reading(thread_id, "*", "*"):
                 chunks = yield Chunks(thread_id, list(ids), partial(core.lacking, thread_id))

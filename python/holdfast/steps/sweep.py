@@ -22,14 +22,13 @@ def sweep_thread(core: Core, thread_id: str) -> Steps[int]:
     alive: set[bytes] = set()
     epoch = yield from _mark(core, thread_id, alive)
     levels: dict[bytes, int] = {}
-    after = b""
+    cursor = None
     while epoch is not None:
         with reading(thread_id, "*", "*"):
-            page = yield ChunkIds(thread_id, after, _BATCH)
-        if not page:
-            break
+            page, cursor = yield ChunkIds(thread_id, cursor, _BATCH)
         levels.update((id, level) for id, level in page if id not in alive)
-        after = page[-1][0]
+        if cursor is None:
+            break
     # Parents first: what a stored page lists is stored at every moment.
     garbage = sorted(levels, key=lambda id: -levels[id])
     removed = lost = 0

@@ -10,8 +10,10 @@ from holdfast._core import level, references
 from holdfast.backends.base import (
     Ancestors,
     Census,
+    Check,
     ChunkIds,
     Chunks,
+    Finding,
     GetRecord,
     Head,
     Mark,
@@ -23,6 +25,9 @@ from holdfast.backends.base import (
     follow,
 )
 from holdfast.backends.sqlite.tables import Column, Tables, batches, from_column, marks, to_column
+
+# SQLite's number for synchronous=FULL.
+_FULL = 2
 
 
 class Reads:
@@ -41,6 +46,7 @@ class Reads:
             Census: self._census,
             Mark: self._mark,
             ChunkIds: self._chunk_ids,
+            Check: self._check,
         }
 
     def _head(self, cursor: sqlite3.Cursor, request: Head) -> Row | None:
@@ -242,10 +248,36 @@ class Reads:
                 marked.update(references(data)[1])
         return self._tables.epoch(cursor, key), marked
 
-    def _chunk_ids(self, cursor: sqlite3.Cursor, request: ChunkIds) -> list[tuple[bytes, int]]:
+    def _chunk_ids(
+        self, cursor: sqlite3.Cursor, request: ChunkIds
+    ) -> tuple[list[tuple[bytes, int]], bytes | None]:
         rows = cursor.execute(
             f"SELECT id, coalesce(substr(data, 1, 2), x'') FROM {self._tables.blobs} "
             "WHERE thread = ? AND id > ? ORDER BY id LIMIT ?",
-            (self._tables.key(cursor, request.thread_id), request.after, request.limit),
+            (self._tables.key(cursor, request.thread_id), request.cursor or b"", request.limit),
         )
-        return [(id, level(start)) for id, start in rows]
+        page = [(id, level(start)) for id, start in rows]
+        return page, page[-1][0] if len(page) == request.limit else None
+
+    def _check(self, cursor: sqlite3.Cursor, _: Check) -> list[Finding]:
+        def pragma(name: str) -> Any:
+            return cursor.execute(f"PRAGMA {name}").fetchone()[0]
+
+        found = pragma("quick_check(1)")
+        is_flushed = pragma("synchronous") >= _FULL
+        return [
+            Finding(
+                "integrity",
+                found == "ok",
+                found,
+                "" if found == "ok" else "Run sqlite3's .recover on a copy, or restore a backup.",
+            ),
+            Finding(
+                "persistence",
+                True,
+                "each commit is flushed to the disk"
+                if is_flushed
+                else "a crash of the machine may cost the last commits",
+                "" if is_flushed else 'Open it with synchronous="full" where they matter.',
+            ),
+        ]

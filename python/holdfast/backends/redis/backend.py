@@ -1,0 +1,157 @@
+"""Requests as round trips to Redis, tried again while there is hope."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+from collections.abc import Generator, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from redis.exceptions import RedisError
+
+from holdfast.backends.base import Backend, Check, Request
+from holdfast.backends.redis.attempts import Attempts
+from holdfast.backends.redis.changes import Changes
+from holdfast.backends.redis.check import check, eviction_warning, section
+from holdfast.backends.redis.clients import Clients
+from holdfast.backends.redis.errors import failure_among, is_unknown_script
+from holdfast.backends.redis.names import LAYOUT, Names
+from holdfast.backends.redis.reads import Reads
+from holdfast.backends.redis.scripts import Command, Tolerant, Trips, with_source
+from holdfast.drive import adrive, drive
+from holdfast.errors import ConfigurationError, StoreWarning
+from holdfast.options import Options
+
+T = TypeVar("T")
+
+# Seconds for which an operation is remembered beyond those in which it may be repeated.
+_SLACK = 3
+
+_inherited: list[Any] = []
+"""Connections of a parent process: to collect them here would end them there."""
+
+
+class Pause(float):
+    """Seconds to wait before the next attempt."""
+
+
+IO: TypeAlias = Generator["Sequence[Command] | Pause", Any, T]
+"""What is left to do for a side: send commands, or wait."""
+
+
+class RedisBackend(Backend):
+    """Keeps threads in the keys below one prefix.
+
+    Args:
+        clients: Where round trips are made.
+        options: `prefix` and `retry_budget` are heeded here.
+    """
+
+    def __init__(self, clients: Clients, options: Options) -> None:
+        self._clients = clients
+        self._options = options
+        self._names = Names(options.prefix)
+        keep = int(options.retry_budget) + _SLACK
+        self._answers = {**Reads(self._names).answers, **Changes(self._names, keep).answers}
+        self._answers[Check] = lambda _: check(self._names, self._answers)
+        self._is_set_up = False
+
+    def setup(self) -> None:
+        drive(self._prepared(), self._io)
+
+    async def asetup(self) -> None:
+        await adrive(self._prepared(), self._aio)
+
+    def execute(self, request: Request) -> Any:
+        return drive(self._answer(request), self._io)
+
+    async def aexecute(self, request: Request) -> Any:
+        return await adrive(self._answer(request), self._aio)
+
+    def close(self) -> None:
+        self._clients.close()
+
+    async def aclose(self) -> None:
+        await self._clients.aclose()
+
+    def abandon(self) -> None:
+        self._clients.close()
+
+    def after_fork(self) -> None:
+        _inherited.append(self._clients.drop())
+
+    # --- the only two calls that differ ---
+
+    def _io(self, wanted: Sequence[Command] | Pause) -> Any:
+        if isinstance(wanted, Pause):
+            return time.sleep(wanted)
+        return self._clients.send(wanted)
+
+    async def _aio(self, wanted: Sequence[Command] | Pause) -> Any:
+        if isinstance(wanted, Pause):
+            return await asyncio.sleep(wanted)
+        return await self._clients.asend(wanted)
+
+    # --- what both share ---
+
+    def _answer(self, request: Request) -> IO[Any]:
+        if not self._is_set_up:
+            yield from self._prepared()
+        return (yield from self._made(self._answers[type(request)](request), request))
+
+    def _made(self, trips: Trips[T], request: Request | None) -> IO[T]:
+        """Make round trips, each tried again while its failure may pass."""
+        try:
+            commands = next(trips)
+            while True:
+                replies = yield from self._attempted(commands, request)
+                commands = trips.send(replies)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _attempted(self, commands: Sequence[Command], request: Request | None) -> IO[list[Any]]:
+        attempts = None
+        begun = time.monotonic()
+        while True:
+            try:
+                replies: list[Any] = yield commands
+            except (RedisError, OSError) as error:
+                failure: Exception = error
+            else:
+                found = failure_among(replies, tolerant=isinstance(commands, Tolerant))
+                if found is None:
+                    return replies
+                failure = found
+            if attempts is None:
+                attempts = Attempts(self._options.retry_budget, self._describe(request), begun)
+            pause = attempts.pause(failure)
+            if is_unknown_script(failure):
+                commands = [with_source(command) for command in commands]
+            yield Pause(pause)
+
+    def _describe(self, request: Request | None) -> str:
+        thread_id = getattr(request, "thread_id", None)
+        where = self._clients.where
+        return where if thread_id is None else f"{where}, thread {thread_id!r}"
+
+    def _prepared(self) -> IO[None]:
+        yield from self._made(self._setup(), None)
+
+    def _setup(self) -> Trips[None]:
+        """See that the keys below the prefix are ours, and that the server keeps them."""
+        layout = b"%d %d" % (LAYOUT, LAYOUT)
+        (_, held) = yield [("SET", self._names.format, layout, "NX"), ("GET", self._names.format)]
+        lowest = (held or b"").split()[1:]
+        if len(lowest) != 1 or not lowest[0].isdigit() or int(lowest[0]) > LAYOUT:
+            raise ConfigurationError(
+                f"Redis, {self._clients.where}: the keys below the prefix "
+                f"{self._options.prefix!r} have the layout {held!r}, this version of holdfast "
+                f"reads {layout!r}. Upgrade holdfast, or choose another prefix."
+            )
+        (memory,) = yield Tolerant([("INFO", "memory")])
+        warning = eviction_warning(section(memory))
+        if warning is not None and not self._is_set_up:
+            warnings.warn(f"Redis, {self._clients.where}: {warning}", StoreWarning, stacklevel=2)
+        self._is_set_up = True

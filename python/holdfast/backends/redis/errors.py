@@ -1,0 +1,166 @@
+"""Redis' errors: which are worth another attempt, and what the others mean, with the remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from redis import exceptions
+
+from holdfast.errors import (
+    ConfigurationError,
+    HoldfastError,
+    StoreFull,
+    StoreTimeout,
+    StoreUnavailable,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a failure is raised as, its remedy, and whether it may pass."""
+
+    error: type[HoldfastError]
+    remedy: str
+    passes: bool = True
+
+
+_UNREACHABLE = Kind(
+    StoreUnavailable,
+    "Check that the server runs, that host and port are right, and that nothing between "
+    "closes the connection.",
+)
+_SILENT = Kind(
+    StoreTimeout,
+    "The server did not answer in time: look for slow commands (SLOWLOG GET), swapping, or a "
+    "network that drops packets; raise socket_timeout or retry_budget if it is only far away.",
+)
+_REFUSED = Kind(
+    ConfigurationError,
+    "Check user and password in the URL, and that the user is on.",
+    passes=False,
+)
+# By the code that a reply begins with; inside a script's error it stands somewhere in it.
+_BY_CODE: dict[str, Kind] = {
+    "NOSCRIPT": Kind(StoreUnavailable, "Scripts are flushed faster than they can be sent."),
+    "LOADING": Kind(StoreUnavailable, "The server is still loading its data: wait for it."),
+    "READONLY": Kind(
+        StoreUnavailable,
+        "This server is a replica: name the primary, or let a failover finish.",
+    ),
+    "MASTERDOWN": Kind(StoreUnavailable, "The replica has lost its primary: restore the link."),
+    "OOM": Kind(
+        StoreFull,
+        "The server is out of memory, nothing of the request was stored and what was stored "
+        "before is sound. Raise maxmemory, or delete or prune threads: both work on a full "
+        "server.",
+    ),
+    "BUSY": Kind(
+        StoreTimeout,
+        "Another client's script keeps the server busy: SCRIPT KILL ends it if it has not "
+        "written yet.",
+    ),
+    "MISCONF": Kind(
+        StoreUnavailable,
+        "The server cannot save to its disk and refuses to write: free disk space or mend its "
+        "directory's rights.",
+    ),
+    "NOREPLICAS": Kind(
+        StoreUnavailable, "The server has fewer replicas than min-replicas-to-write asks for."
+    ),
+    "CLUSTERDOWN": Kind(StoreUnavailable, "The cluster is down: look at CLUSTER INFO."),
+    "TRYAGAIN": Kind(StoreUnavailable, "The cluster is moving slots: wait for it."),
+    "MOVED": Kind(
+        ConfigurationError,
+        "This server is a node of a Redis Cluster, which is not supported yet: name a server "
+        "that is not part of one.",
+        passes=False,
+    ),
+    "CROSSSLOT": Kind(
+        ConfigurationError,
+        "This server is a node of a Redis Cluster, which is not supported yet: name a server "
+        "that is not part of one.",
+        passes=False,
+    ),
+    "NOAUTH": Kind(
+        ConfigurationError,
+        "The server asks for a password: give one in the URL, redis://user:password@host.",
+        passes=False,
+    ),
+    "WRONGPASS": _REFUSED,
+    "NOPERM": Kind(
+        ConfigurationError,
+        "The user lacks a right: docs/redis.md lists the commands and keys that it needs.",
+        passes=False,
+    ),
+    "WRONGTYPE": Kind(
+        ConfigurationError,
+        "Another program keeps keys below this prefix: choose a prefix of holdfast's own.",
+        passes=False,
+    ),
+}
+_CODE = re.compile(rf"\b({'|'.join(_BY_CODE)})\b")
+# What scripts say of a user's missing rights has no code in some versions.
+_RIGHTS = re.compile("ACL failure|can't run this command|can't access at least one", re.I)
+_OTHER = Kind(
+    StoreUnavailable,
+    "Check that the server is Redis 6.2 or newer, or Valkey, and that no proxy between forbids "
+    "EVALSHA.",
+    passes=False,
+)
+_CODE_OF_CLASS: dict[type[Exception], str] = {
+    exceptions.NoScriptError: "NOSCRIPT",
+    exceptions.BusyLoadingError: "LOADING",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.OutOfMemoryError: "OOM",
+    exceptions.NoPermissionError: "NOPERM",
+    exceptions.AuthenticationError: "WRONGPASS",
+    exceptions.AuthorizationError: "WRONGPASS",
+}
+
+
+def kind_of(error: Exception) -> Kind:
+    """What a failure means. redis-py takes the code off some messages and makes classes of them."""
+    for known, code in _CODE_OF_CLASS.items():
+        if isinstance(error, known):
+            return _BY_CODE[code]
+    if isinstance(error, (exceptions.TimeoutError, TimeoutError)):
+        return _SILENT
+    code_found = _CODE.search(str(error))
+    if code_found:
+        return _BY_CODE[code_found[1]]
+    if _RIGHTS.search(str(error)):
+        return _BY_CODE["NOPERM"]
+    if isinstance(error, (exceptions.ConnectionError, OSError)):
+        return _UNREACHABLE
+    return _OTHER
+
+
+def failure_among(replies: Iterable[Any], *, tolerant: bool) -> Exception | None:
+    """The first error among replies; of tolerated ones, the first that may pass."""
+    for reply in replies:
+        if isinstance(reply, Exception) and (not tolerant or kind_of(reply).passes):
+            return reply
+    return None
+
+
+def is_unknown_script(error: Exception) -> bool:
+    """Whether the server only lacks the script's source."""
+    return isinstance(error, exceptions.NoScriptError)
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the connection was lost, as opposed to an answer that says no."""
+    return isinstance(error, (exceptions.ConnectionError, OSError)) and not isinstance(
+        error, (exceptions.BusyLoadingError, exceptions.TimeoutError)
+    )
+
+
+def raised(error: Exception, where: str, attempts: int, seconds: float) -> HoldfastError:
+    """The error for the caller; the driver's own becomes its cause."""
+    kind = kind_of(error)
+    tried = f" ({attempts} attempts in {seconds:.1f} s, see retry_budget)" if attempts > 1 else ""
+    # The message of redis-py names host and port, never a password.
+    return kind.error(f"Redis, {where}: {str(error) or type(error).__name__}{tried}. {kind.remedy}")

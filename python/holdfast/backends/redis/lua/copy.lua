@@ -1,0 +1,90 @@
+-- Copies all of a thread to another in one step: what the other has besides stays.
+-- KEYS: meta, blobs of the source; meta, blobs of the target; threads
+-- ARGV: operation, keep, epoch of a new thread, target thread,
+--       bases of indexes, checkpoint keys and writes keys of the source, those of the target,
+--       base of runs
+-- Reply: 0, or DYING
+local meta, blobs, target_meta, target_blobs, threads = unpack(KEYS)
+local operation, keep, epoch, target_id, indexes, checkpoints, all_writes, target_indexes,
+  target_checkpoints, target_writes, runs = unpack(ARGV)
+local life = life_of(meta)
+local thread = look(target_meta)
+if is_dying(thread) then
+  return DYING
+end
+if not life or is_repeated(thread, operation) then
+  return 0
+end
+redis.call('HLEN', blobs)
+redis.call('HLEN', target_blobs)
+redis.call('ZSCORE', threads, target_id)
+local seconds, milliseconds = now()
+change(target_meta, thread, operation, keep, epoch, seconds, milliseconds)
+
+-- Those that the target has already, from earlier slices for example, are not read.
+local ids = redis.call('HKEYS', blobs)
+for from = 1, #ids, UNPACKED do
+  local absent = {}
+  for i = from, math.min(from + UNPACKED - 1, #ids) do
+    if redis.call('HEXISTS', target_blobs, ids[i]) == 0 then
+      absent[#absent + 1] = ids[i]
+    end
+  end
+  if #absent > 0 then
+    local some, pairs_of = redis.call('HMGET', blobs, unpack(absent)), {}
+    for i, id in ipairs(absent) do
+      pairs_of[2 * i - 1], pairs_of[2 * i] = id, some[i]
+    end
+    redis.call('HSET', target_blobs, unpack(pairs_of))
+  end
+end
+
+local function copy_writes(namespace, id)
+  local pending = redis.call('HGETALL', join(all_writes, namespace, id))
+  local target = join(target_writes, namespace, id)
+  for i = 1, #pending, 2 do
+    if string.sub(pending[i + 1], 1, 4) == life then
+      redis.call('HSET', target, pending[i], thread.life .. string.sub(pending[i + 1], 5))
+    end
+  end
+end
+
+for _, field in ipairs(redis.call('HKEYS', meta)) do
+  if string.sub(field, 1, 3) == 'ns:' then
+    local namespace = string.sub(field, 4)
+    local target_index = join(target_indexes, namespace)
+    if redis.call('HSETNX', target_meta, field, '') == 1 then
+      redis.call('UNLINK', target_index)
+    end
+    for _, id in ipairs(redis.call('LRANGE', join(indexes, namespace), 0, -1)) do
+      local stored = redis.call('GET', join(checkpoints, namespace, id))
+      if stored and string.sub(stored, 1, 4) == life then
+        redis.call('SET', join(target_checkpoints, namespace, id), thread.life .. string.sub(stored, 5))
+        local last = redis.call('LINDEX', target_index, -1)
+        if not last or less(last, id) then
+          redis.call('RPUSH', target_index, id)
+        else
+          local after = redis.call('LINDEX', target_index, position(target_index, id))
+          if after ~= id then
+            redis.call('LINSERT', target_index, 'BEFORE', after, id)
+          end
+        end
+        redis.call('HDEL', target_meta, orphan(namespace, id))
+        copy_writes(namespace, id)
+      end
+    end
+  elseif string.sub(field, 1, 2) == 'w:' then
+    local length, rest = string.match(field, '^w:(%d+):(.*)$')
+    local namespace, id = string.sub(rest, 1, length), string.sub(rest, length + 1)
+    local held = redis.call('GETRANGE', join(target_checkpoints, namespace, id), 0, 3)
+    if held ~= thread.life then
+      redis.call('HSET', target_meta, field, '')
+    end
+    copy_writes(namespace, id)
+  elseif string.sub(field, 1, 4) == 'run:' then
+    redis.call('HSET', target_meta, field, '')
+    redis.call('SADD', runs .. ':' .. escape(string.sub(field, 5)), target_id)
+  end
+end
+redis.call('ZADD', threads, milliseconds, target_id)
+return 0

@@ -1,0 +1,32 @@
+-- Reads one checkpoint, or that with the greatest id, with its pending writes and all the
+-- pages below them, as of one moment. Leaves are left to HMGET: they never pass through Lua.
+-- KEYS: meta, blobs, index; checkpoint and writes if the id is known
+-- ARGV: namespace, base of checkpoint keys, base of writes keys; id if it is known
+-- Reply: nil, or life, id, record (nil if it is lost), writes, pages
+local meta, blobs, index, checkpoint, writes = unpack(KEYS)
+local namespace, checkpoints, all_writes, id = unpack(ARGV)
+local life = life_of(meta)
+if not life then
+  return false
+end
+if not id then
+  id = redis.call('LINDEX', index, -1)
+  if not id then
+    return false
+  end
+  checkpoint = join(checkpoints, namespace, id)
+  writes = join(all_writes, namespace, id)
+end
+local stored = redis.call('GET', checkpoint)
+if not stored or string.sub(stored, 1, 4) ~= life then
+  if #ARGV == 4 then
+    return false
+  end
+  return { life, id }
+end
+local pending = redis.call('HGETALL', writes)
+local known, front = {}, {}
+local _, at = parent_of(stored)
+add_pages(stored, at, known, front)
+add_pages_of_writes(pending, known, front)
+return { life, id, stored, pending, pages(blobs, known, front) }

@@ -1,0 +1,19 @@
+-- Stores leaves ahead of the commit that will refer to them. Leaves alone: they refer to
+-- nothing, so that what a stored page lists is stored. Raises the epoch, so that no sweep
+-- removes them for a mark made before.
+-- KEYS: meta, blobs, threads
+-- ARGV: operation, keep, epoch of a new thread, thread, pairs of chunk id and bytes
+-- Reply: 0, or DYING
+local meta, blobs, threads = unpack(KEYS)
+local operation, keep, epoch, thread_id = unpack(ARGV)
+local thread = look(meta)
+if is_dying(thread) then
+  return DYING
+end
+redis.call('HLEN', blobs)
+redis.call('ZSCORE', threads, thread_id)
+local seconds, milliseconds = now()
+change(meta, thread, operation, keep, epoch, seconds, milliseconds)
+store(blobs, 5)
+redis.call('ZADD', threads, milliseconds, thread_id)
+return 0

@@ -1,0 +1,105 @@
+"""What stands in Redis: keys, fields, and the heads of records and pending writes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from holdfast._core import Keys
+from holdfast.backends.base import Row, StoredWrite
+
+# What `p:format` says: the layout of the keys, and the lowest that reads it.
+LAYOUT = 1
+LIFE_BYTES = 4
+_INDEX = struct.Struct(">i")
+_LENGTH = struct.Struct(">H")
+
+
+def encode(id: str) -> bytes:
+    """An id as Redis holds it; lone surrogates too."""
+    return id.encode("utf-8", "surrogatepass")
+
+
+def decode(id: bytes) -> str:
+    """The id that was given to `encode`."""
+    return id.decode("utf-8", "surrogatepass")
+
+
+def write_field(write: StoredWrite) -> bytes:
+    """The field of a pending write: its index, then its task."""
+    return _INDEX.pack(write.idx) + encode(write.task_id)
+
+
+def with_parent(record: bytes, parent_id: str | None) -> bytes:
+    """A record behind its parent's id, for scripts to follow."""
+    parent = encode(parent_id or "")
+    return _LENGTH.pack(len(parent)) + parent + record
+
+
+def record_of(stored: bytes) -> bytes:
+    """The record of a stored string."""
+    start = LIFE_BYTES + _LENGTH.size
+    if len(stored) < start:
+        return b""  # damaged: the core says so
+    return stored[start + _LENGTH.unpack_from(stored, LIFE_BYTES)[0] :]
+
+
+def pairs(reply: Any) -> Iterator[tuple[bytes, bytes]]:
+    """The pairs of a hash: a list in turns, or a mapping where the protocol is RESP3."""
+    if isinstance(reply, Mapping):
+        yield from reply.items()
+    else:
+        yield from zip(reply[::2], reply[1::2], strict=True)
+
+
+def writes_of(reply: Any, life: bytes) -> list[StoredWrite]:
+    """The pending writes of a hash; not those of an earlier life of the thread."""
+    return [
+        StoredWrite(decode(field[4:]), _INDEX.unpack_from(field)[0], data[LIFE_BYTES:])
+        for field, data in pairs(reply)
+        if data[:LIFE_BYTES] == life
+    ]
+
+
+def row(
+    thread_id: str,
+    checkpoint_ns: str,
+    checkpoint_id: bytes,
+    stored: bytes,
+    writes: Any,
+    chunks: Sequence[bytes] = (),
+) -> Row:
+    """A checkpoint as scripts reply it."""
+    return Row(
+        thread_id,
+        checkpoint_ns,
+        decode(checkpoint_id),
+        record_of(stored),
+        writes_of(writes, stored[:LIFE_BYTES]),
+        dict(pairs(chunks)),
+    )
+
+
+class Names:
+    """The keys below one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self._keys = Keys(prefix)
+        self.checkpoint = self._keys.checkpoint
+        self.writes = self._keys.writes
+        self.index = self._keys.index
+        self.blobs = self._keys.blobs
+        self.meta = self._keys.meta
+        self.threads = self._keys.threads
+        self.run = self._keys.run
+        self.runs = self._keys.runs()
+        self.format = self._keys.format()
+
+    def bases(self, thread_id: str) -> tuple[bytes, bytes, bytes]:
+        """What the thread's indexes, checkpoints and writes begin with."""
+        return (
+            self._keys.index(thread_id, ""),
+            self._keys.checkpoints(thread_id),
+            self._keys.all_writes(thread_id),
+        )
