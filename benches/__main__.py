@@ -1,12 +1,19 @@
 """Runs all benchmarks and prints one report: `python -m benches`."""
 
-from benches import bench_fanout, bench_graph, bench_saver, bench_size
+from benches import (
+    bench_fanout,
+    bench_graph,
+    bench_put,
+    bench_saver,
+    bench_sessions,
+    bench_size,
+)
 from benches.options import parser, run
 
 if __name__ == "__main__":
     arguments = parser(__doc__)
     arguments.add_argument(
-        "--all", action="store_true", help="the official saver at 1,000 supersteps, too"
+        "--all", action="store_true", help="other savers at 1,000 supersteps, too"
     )
-    modules = (bench_saver, bench_fanout, bench_graph, bench_size)
+    modules = (bench_saver, bench_put, bench_fanout, bench_graph, bench_sessions, bench_size)
     run([module.BENCHMARK for module in modules], arguments)

@@ -9,6 +9,7 @@ from collections import defaultdict
 from langchain_core.messages import AIMessage
 
 from benches.harness import (
+    TASK,
     Mismatch,
     Run,
     Timer,
@@ -16,16 +17,16 @@ from benches.harness import (
     choose,
     do_superstep,
     rotations,
-    scratch,
+    writes_of,
 )
 from benches.options import Benchmark, Options, parser, run
 from benches.report import Figure, Target, milliseconds
-from benches.savers import HOLDFAST_SQLITE, Peer, Saver
+from benches.savers import HOLDFAST_REDIS, HOLDFAST_SQLITE, Peer, Saver
 from benches.words import Writer
 from benches.workloads import chat
 
 TASKS = 100
-ROUNDS = 10
+ROUNDS = 5
 MEASURE = f"{TASKS} aput_writes"
 
 
@@ -43,8 +44,7 @@ async def fan_out(saver: Saver, done: Run, writer: Writer) -> float:
             )
         )
     found = await saver.aget_tuple(config)
-    wanted = sorted(done.head.writes + writes, key=lambda item: item[0])
-    if found is None or [tuple(each) for each in found.pending_writes or ()] != wanted:
+    if found is None or writes_of(found) != sorted(done.head.writes + writes, key=TASK):
         raise Mismatch("the writes read are not those that were put")
     return seconds[0]
 
@@ -55,8 +55,8 @@ async def measure_once(peer: Peer, options: Options, seed: int) -> list[float]:
     workload = chat(ROUNDS)
     seconds = []
     gc.collect()
-    with scratch(options.folder) as path:
-        async with peer.open(path) as saver:
+    with peer.place(options.folder) as place:
+        async with peer.open(place.location) as saver:
             done = begin(saver, workload)
             for step, superstep in enumerate(workload.supersteps):
                 await do_superstep(saver, done, superstep, step)
@@ -68,7 +68,7 @@ async def measure(options: Options) -> list[Figure]:
     """Measure every saver in turn, several times."""
     collected: dict[str, list[float]] = defaultdict(list)
     peers = choose(options.savers)
-    for number, peer in enumerate(rotations(peers, options.repetitions or 5)):
+    for number, peer in enumerate(rotations(peers, options.repetitions or 3)):
         collected[peer.name] += await measure_once(peer, options, number)
     return [
         Figure("fan-out", saver, MEASURE, milliseconds(seconds), "ms")
@@ -77,7 +77,9 @@ async def measure(options: Options) -> list[Figure]:
 
 
 BENCHMARK = Benchmark(
-    f"{TASKS} concurrent aput_writes", measure, (Target(MEASURE, HOLDFAST_SQLITE, 10),)
+    f"{TASKS} concurrent aput_writes",
+    measure,
+    (Target(MEASURE, HOLDFAST_SQLITE, 10), Target(MEASURE, HOLDFAST_REDIS, 8)),
 )
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from pathlib import Path
 
 from benches.harness import (
     Timer,
@@ -13,16 +12,18 @@ from benches.harness import (
     compare_all,
     rotations,
     run_workload,
-    scratch,
     thread_config,
 )
 from benches.options import Benchmark, Options, parser, run
+from benches.places import Place
 from benches.report import Figure, Target, milliseconds
 from benches.savers import (
+    HOLDFAST_REDIS,
     HOLDFAST_SQLITE,
+    OFFICIAL_MEMORY,
     OFFICIAL_SQLITE,
+    VALKEY,
     Peer,
-    stored_bytes,
 )
 from benches.workloads import WORKLOADS, unique_bytes
 
@@ -38,12 +39,12 @@ READS, COLD_READS, LISTS = 20, 5, 5
 Samples = dict[str, list[float]]
 
 
-async def measure_once(peer: Peer, path: Path, options: Options, steps: int) -> Samples:
-    """Run the workload once, on a new file and with new objects."""
+async def measure_once(peer: Peer, place: Place, options: Options, steps: int) -> Samples:
+    """Run the workload once, on a new place and with new objects."""
     workload = WORKLOADS[options.workload](steps)
     samples: Samples = defaultdict(list)
     gc.collect()
-    async with peer.open(path) as saver:
+    async with peer.open(place.location) as saver:
         done = await run_workload(saver, workload)
         for _ in range(READS):
             with Timer(samples[WARM]):
@@ -58,14 +59,14 @@ async def measure_once(peer: Peer, path: Path, options: Options, steps: int) -> 
     samples[FIRST] = done.puts[:EDGE]
     samples[LAST] = done.puts[-EDGE:]
     samples[WRITES] = done.writes
-    if peer.on_file:
-        samples[STORED] = [stored_bytes(path)]
+    if peer.keeps:
+        samples[STORED] = [place.stored_bytes()]
         for _ in range(COLD_READS):
             with Timer(samples[COLD]):
-                async with peer.open(path) as saver:
+                async with peer.open(place.location) as saver:
                     found = await saver.aget_tuple(thread_config())
             compare(found, done.head)
-        async with peer.open(path) as saver:
+        async with peer.open(place.location) as saver:
             await compare_all(saver, done)
     return samples
 
@@ -75,8 +76,8 @@ async def measure(options: Options) -> list[Figure]:
     steps = options.steps or 200
     collected: dict[str, Samples] = {name: defaultdict(list) for name in options.savers}
     for peer in rotations(choose(options.savers), options.repetitions or 3):
-        with scratch(options.folder) as path:
-            samples = await measure_once(peer, path, options, steps)
+        with peer.place(options.folder) as place:
+            samples = await measure_once(peer, place, options, steps)
         for name, values in samples.items():
             collected[peer.name][name] += values
     workload = WORKLOADS[options.workload](steps)
@@ -101,9 +102,20 @@ BENCHMARK = Benchmark(
         Target(FIRST, HOLDFAST_SQLITE, 1, OFFICIAL_SQLITE),
         Target(LAST, HOLDFAST_SQLITE, 1 / 3, OFFICIAL_SQLITE),
         Target(WARM, HOLDFAST_SQLITE, 1 / 3, OFFICIAL_SQLITE),
-        Target(LAST, HOLDFAST_SQLITE, 1.0, case="chat(1000)"),
-        Target(RATIO, HOLDFAST_SQLITE, 2.0, case="chat(200)"),
-        Target(RATIO, HOLDFAST_SQLITE, 2.5, case="chat(1000)"),
+        Target(FIRST, HOLDFAST_REDIS, 1, VALKEY),
+        Target(LAST, HOLDFAST_REDIS, 1 / 5, VALKEY),
+        Target(LAST, HOLDFAST_REDIS, 1, OFFICIAL_MEMORY),
+        Target(WARM, HOLDFAST_REDIS, 1 / 5, VALKEY),
+        Target(WARM, HOLDFAST_REDIS, 1, OFFICIAL_MEMORY),
+        *(
+            target
+            for saver in (HOLDFAST_SQLITE, HOLDFAST_REDIS)
+            for target in (
+                Target(LAST, saver, 1.0, case="chat(1000)"),
+                Target(RATIO, saver, 2.0, case="chat(200)"),
+                Target(RATIO, saver, 2.5, case="chat(1000)"),
+            )
+        ),
     ),
 )
 

@@ -4,37 +4,44 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benches.harness import choose, compare_all, run_workload, scratch
+from benches.harness import choose, compare_all, run_workload
 from benches.options import Benchmark, Options, parser, run
 from benches.report import Figure, Target
-from benches.savers import HOLDFAST_SQLITE, OFFICIAL_SQLITE, Peer, stored_bytes
+from benches.savers import HOLDFAST_REDIS, HOLDFAST_SQLITE, OFFICIAL_SQLITE, VALKEY, Peer
 from benches.workloads import WORKLOADS, Workload, unique_bytes
 
 UNIQUE, STORED, RATIO = "unique", "stored", "stored ÷ unique"
 
-CASES = (("chat", 200), ("chat", 1000), ("chat_dicts", 200), ("chat_nested", 200), ("wide", 200))
-SHORT = 200
-"""Supersteps that the official saver is run with; beyond, only when asked: it writes 700 MB."""
+CASES = (
+    ("chat", 200, 2.0),
+    ("chat", 1000, 2.5),
+    ("chat_dicts", 200, 2.0),
+    ("chat_nested", 200, 2.0),
+    ("wide", 200, 3.0),
+)
+"""Workload, supersteps, and how many bytes may be stored for each byte of information."""
+SHORT, BULKY = 200, (OFFICIAL_SQLITE, VALKEY)
+"""Savers that are run with more supersteps only when asked: they store 700 MB and more."""
 
 
 async def measure_case(peer: Peer, workload: Workload, folder: Path | None) -> int:
-    """Put a workload, compare all of it, close, and give the size of what is left on disk."""
-    with scratch(folder) as path:
-        async with peer.open(path) as saver:
+    """Put a workload, compare all of it, close, and give the size of what is left."""
+    with peer.place(folder) as place:
+        async with peer.open(place.location) as saver:
             done = await run_workload(saver, workload)
-        stored = stored_bytes(path)
-        async with peer.open(path) as saver:
+        stored = place.stored_bytes()
+        async with peer.open(place.location) as saver:
             await compare_all(saver, done)
     return stored
 
 
 async def measure(options: Options) -> list[Figure]:
-    """Run every workload once on every saver that writes to a file."""
+    """Run every workload once on every saver whose data outlive it."""
     figures = []
-    for name, steps in CASES:
+    for name, steps, _ in CASES:
         for peer in choose(options.savers):
-            skipped = peer.name == OFFICIAL_SQLITE and steps > SHORT and not options.all
-            if skipped or not peer.on_file:
+            skipped = peer.name in BULKY and steps > SHORT and not options.all
+            if skipped or not peer.keeps:
                 continue
             workload = WORKLOADS[name](steps)
             unique = unique_bytes(workload)
@@ -50,18 +57,16 @@ async def measure(options: Options) -> list[Figure]:
 BENCHMARK = Benchmark(
     "Bytes stored for each byte of information",
     measure,
-    (
-        Target(RATIO, HOLDFAST_SQLITE, 2.0, case="chat(200)"),
-        Target(RATIO, HOLDFAST_SQLITE, 2.5, case="chat(1000)"),
-        Target(RATIO, HOLDFAST_SQLITE, 2.0, case="chat_dicts(200)"),
-        Target(RATIO, HOLDFAST_SQLITE, 2.0, case="chat_nested(200)"),
-        Target(RATIO, HOLDFAST_SQLITE, 3.0, case="wide(200)"),
+    tuple(
+        Target(RATIO, saver, at_most, case=f"{name}({steps})")
+        for saver in (HOLDFAST_SQLITE, HOLDFAST_REDIS)
+        for name, steps, at_most in CASES
     ),
 )
 
 if __name__ == "__main__":
     arguments = parser(__doc__)
     arguments.add_argument(
-        "--all", action="store_true", help="the official saver at 1,000 supersteps, too"
+        "--all", action="store_true", help="other savers at 1,000 supersteps, too"
     )
     run([BENCHMARK], arguments)

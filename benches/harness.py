@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, CheckpointTuple
@@ -18,9 +16,15 @@ from langgraph.checkpoint.base.id import uuid6
 from benches.savers import PEERS, Peer, Saver
 from benches.workloads import Superstep, Workload
 
+T = TypeVar("T")
+
 THREAD = "bench"
 READ_EVERY = 10
 """The head is read and compared after each so many supersteps."""
+
+
+TASK = itemgetter(0)
+"""Sorts writes by their task; within a task they stay in the order given."""
 
 
 class Mismatch(AssertionError):
@@ -42,6 +46,7 @@ class Record:
 class Run:
     """What was put on one thread, and how long each call took, in seconds."""
 
+    thread: str = THREAD
     records: list[Record] = field(default_factory=list)
     puts: list[float] = field(default_factory=list)
     writes: list[float] = field(default_factory=list)
@@ -100,7 +105,7 @@ def make_checkpoint(saver: Saver, run: Run, superstep: Superstep, step: int) -> 
 async def do_superstep(saver: Saver, run: Run, superstep: Superstep, step: int) -> None:
     """Put one checkpoint and the writes of its tasks, and note what must come back."""
     parent = run.head.checkpoint["id"] if run.records else None
-    config = run.head.config if run.records else thread_config()
+    config = run.head.config if run.records else thread_config(run.thread)
     checkpoint = make_checkpoint(saver, run, superstep, step)
     metadata: CheckpointMetadata = {"source": "loop", "step": step, "parents": {}}
     new_versions = {name: run.versions[name] for name in superstep.updated}
@@ -111,7 +116,7 @@ async def do_superstep(saver: Saver, run: Run, superstep: Superstep, step: int) 
         with Timer(run.writes):
             await saver.aput_writes(config, writes, task, "")
         written += [(task, channel, value) for channel, value in writes]
-    written.sort(key=lambda item: item[0])  # stable: by task, then in the order given
+    written.sort(key=TASK)
     run.records.append(Record(config, checkpoint, metadata, parent, written))
 
 
@@ -137,17 +142,22 @@ def compare(found: CheckpointTuple | None, record: Record) -> None:
     pairs += [
         ("parent", parent, record.parent),
         ("metadata", found.metadata, record.metadata),
-        ("writes", [tuple(each) for each in found.pending_writes or ()], record.writes),
+        ("writes", writes_of(found), record.writes),
     ]
     for what, read, put in pairs:
         if read != put:
             raise Mismatch(f"checkpoint {wanted['id']}: {what} differs from what was put")
 
 
+def writes_of(found: CheckpointTuple) -> list[tuple[str, str, Any]]:
+    """Give the pending writes by task: some savers give them as they came."""
+    return sorted((tuple(each) for each in found.pending_writes or ()), key=TASK)
+
+
 async def compare_all(saver: Saver, run: Run) -> None:
     """Read the thread's every checkpoint and compare it with what was put."""
     left = list(run.records)
-    async for found in saver.alist(thread_config()):
+    async for found in saver.alist(thread_config(run.thread)):
         if not left:
             raise Mismatch("there are more checkpoints than were put")
         compare(found, left.pop())
@@ -160,15 +170,8 @@ def choose(names: Sequence[str]) -> list[Peer]:
     return [PEERS[name] for name in names]
 
 
-def rotations(peers: list[Peer], repetitions: int) -> Iterator[Peer]:
+def rotations(savers: list[T], repetitions: int) -> Iterator[T]:
     """Give all savers as often as asked, another one first each time: none is always last."""
     for number in range(repetitions):
-        first = number % len(peers)
-        yield from peers[first:] + peers[:first]
-
-
-@contextmanager
-def scratch(folder: Path | None) -> Iterator[Path]:
-    """Give the path of a database that is not there yet; what is there in the end is removed."""
-    with TemporaryDirectory(dir=folder, prefix="holdfast-bench-") as place:
-        yield Path(place) / "bench.db"
+        first = number % len(savers)
+        yield from savers[first:] + savers[:first]

@@ -5,15 +5,27 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sqlite3
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("holdfast", "langgraph", "langgraph-checkpoint", "langgraph-checkpoint-sqlite")
+from tests.support.servers import find_redis_server
+
+PACKAGES = (
+    "holdfast",
+    "langgraph",
+    "langgraph-checkpoint",
+    "langgraph-checkpoint-sqlite",
+    "langgraph-checkpoint-aws",
+    "redis",
+    "hiredis",
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,8 @@ class Figure:
         """Give the number with its unit, as people read it."""
         if self.unit == "bytes":
             return f"{self.value / 1e6:.2f} MB"
+        if self.unit == "/s":
+            return f"{self.value:.0f} /s"
         return f"{self.value:.3g} {self.unit}"
 
 
@@ -96,8 +110,19 @@ def machine() -> dict[str, object]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "sqlite": sqlite3.sqlite_version,
+        "redis-server": redis_server_version(),
         **versions,
     }
+
+
+def redis_server_version() -> str:
+    """Give the version of the server that the benchmarks start."""
+    program = find_redis_server()
+    if program is None:
+        return "not installed"
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    found = re.search(r"v=(\S+)", said.stdout)
+    return found[1] if found else said.stdout.strip()
 
 
 def table(figures: Sequence[Figure]) -> str:

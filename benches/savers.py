@@ -1,9 +1,9 @@
-"""The savers that are compared, each opened the same way on a file of its own."""
+"""The savers that are compared, each opened the same way on a place of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,17 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
+from benches.places import Place, new_file, new_redis, nowhere
+
 Saver = BaseCheckpointSaver[Any]
 Opened = AbstractAsyncContextManager[Saver]
 
 HOLDFAST_MEMORY = "holdfast memory"
 HOLDFAST_SQLITE = "holdfast sqlite"
+HOLDFAST_REDIS = "holdfast redis"
 OFFICIAL_MEMORY = "InMemorySaver"
 OFFICIAL_SQLITE = "AsyncSqliteSaver"
+VALKEY = "AsyncValkeySaver"
 
 
 @dataclass(frozen=True)
@@ -26,44 +30,40 @@ class Peer:
     """A saver under comparison."""
 
     name: str
-    open: Callable[[Path], Opened]
-    on_file: bool
+    place: Callable[[Path | None], AbstractContextManager[Place]]
+    """Makes a new place; files go into the folder, if one is given."""
+    open: Callable[[str], Opened]
+    """Opens the saver on a place's location."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether data outlive the saver: they can be counted, and opened again."""
+        return self.place is not nowhere
 
 
-def _holdfast_memory(path: Path) -> Opened:
+def _holdfast(url: str) -> Opened:
     import holdfast
 
-    opened: Opened = holdfast.open("memory://")
+    opened: Opened = holdfast.open(url)
     return opened
 
 
-def _holdfast_sqlite(path: Path) -> Opened:
-    import holdfast
+def _valkey(url: str) -> Opened:
+    from langgraph_checkpoint_aws import AsyncValkeySaver
 
-    opened: Opened = holdfast.open(f"sqlite:///{path}")
+    # With the 10 connections of its default, an 11th call at once is an error.
+    opened: Opened = AsyncValkeySaver.from_conn_string(url, pool_size=200)
     return opened
-
-
-def _official_memory(path: Path) -> Opened:
-    return InMemorySaver()
-
-
-def _official_sqlite(path: Path) -> Opened:
-    return AsyncSqliteSaver.from_conn_string(str(path))
 
 
 PEERS = {
     each.name: each
     for each in (
-        Peer(HOLDFAST_MEMORY, _holdfast_memory, on_file=False),
-        Peer(OFFICIAL_MEMORY, _official_memory, on_file=False),
-        Peer(HOLDFAST_SQLITE, _holdfast_sqlite, on_file=True),
-        Peer(OFFICIAL_SQLITE, _official_sqlite, on_file=True),
+        Peer(HOLDFAST_MEMORY, nowhere, lambda _: _holdfast("memory://")),
+        Peer(OFFICIAL_MEMORY, nowhere, lambda _: InMemorySaver()),
+        Peer(HOLDFAST_SQLITE, new_file, lambda path: _holdfast(f"sqlite:///{path}")),
+        Peer(OFFICIAL_SQLITE, new_file, AsyncSqliteSaver.from_conn_string),
+        Peer(HOLDFAST_REDIS, new_redis, lambda url: _holdfast(f"{url}?prefix=bench")),
+        Peer(VALKEY, new_redis, _valkey),
     )
 }
-
-
-def stored_bytes(path: Path) -> int:
-    """Count the bytes of a closed database: the file and the write-ahead log, if one is left."""
-    log = path.with_name(path.name + "-wal")
-    return path.stat().st_size + (log.stat().st_size if log.exists() else 0)

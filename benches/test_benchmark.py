@@ -40,14 +40,16 @@ class Head:
 @pytest.fixture(params=PEERS)
 def head(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Head]:
     """Give each saver with its chat."""
+    peer = PEERS[request.param]
     loop = asyncio.new_event_loop()
-    opened = PEERS[request.param].open(tmp_path / "bench.db")
-    saver = loop.run_until_complete(opened.__aenter__())
-    try:
-        yield Head(loop, saver)
-    finally:
-        loop.run_until_complete(opened.__aexit__(None, None, None))
-        loop.close()
+    with peer.place(tmp_path) as place:
+        opened = peer.open(place.location)
+        saver = loop.run_until_complete(opened.__aenter__())
+        try:
+            yield Head(loop, saver)
+        finally:
+            loop.run_until_complete(opened.__aexit__(None, None, None))
+            loop.close()
 
 
 @pytest.mark.benchmark(group=f"put at {2 * STEPS} messages")

@@ -1,0 +1,69 @@
+"""Where savers keep their data: a new file, a new Redis server, or nowhere but in the process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from tests.support.servers import RedisServer
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a saver is opened on; it and its data are gone when the benchmark is done with it."""
+
+    location: str
+    """The path of a file that is not there yet, or the URL of an empty server."""
+    stored_bytes: Callable[[], int]
+    """Counts what a saver has left, once it has been closed."""
+
+
+@contextmanager
+def nowhere(folder: Path | None) -> Iterator[Place]:
+    """For savers that take everything with them."""
+    yield Place("", lambda: 0)
+
+
+@contextmanager
+def new_file(folder: Path | None) -> Iterator[Place]:
+    """A file, counted with its write-ahead log, if one is left."""
+    with TemporaryDirectory(dir=folder, prefix="holdfast-bench-") as name:
+        path = Path(name) / "bench.db"
+        log = path.with_name(path.name + "-wal")
+
+        def stored_bytes() -> int:
+            return path.stat().st_size + (log.stat().st_size if log.exists() else 0)
+
+        yield Place(str(path), stored_bytes)
+
+
+@contextmanager
+def new_redis(folder: Path | None) -> Iterator[Place]:
+    """A Redis server, whose bytes are what its `used_memory` has grown by."""
+    with RedisServer() as server:
+        with Redis.from_url(server.url) as client, suppress(ResponseError):
+            # From Redis 7 on, each command that was ever called has a histogram of 25 kB.
+            client.config_set("latency-tracking", "no")
+        empty = used_memory(server.url)
+        yield Place(server.url, lambda: used_memory(server.url) - empty)
+
+
+def used_memory(url: str) -> int:
+    """Ask a server until it says the same twice: it still cleans up for a moment."""
+    # Each time a new connection, so that its buffers are counted alike.
+    with Redis.from_url(url) as client:
+        client.memory_purge()
+        found = 0
+        for _ in range(20):
+            time.sleep(0.1)
+            before, found = found, int(client.info("memory")["used_memory"])
+            if found == before:
+                break
+        return found
