@@ -16,7 +16,7 @@ from holdfast.backends.base import (
     Write,
 )
 from holdfast.backends.redis.names import Names, encode, pairs, with_parent, write_field
-from holdfast.backends.redis.scripts import Command, Trips, call
+from holdfast.backends.redis.scripts import Command, Trips, call, call_for_group
 
 # Bytes of one command: above, other clients would wait, and leaves are sent ahead.
 _LARGEST = 1 << 20
@@ -51,10 +51,6 @@ class Changes:
             Discard: self._discard,
         }
 
-    def _begin(self, operation: bytes) -> tuple[bytes, int, int]:
-        """What every change begins with: it, how long to remember it, a new thread's epoch."""
-        return operation, self._keep, int.from_bytes(operation[:6], "big")
-
     def _commit(self, request: Commit) -> Reply:
         names, thread_id, ns = self._names, request.thread_id, request.checkpoint_ns
         id = request.checkpoint_id
@@ -71,7 +67,8 @@ class Changes:
         command = call(
             "commit",
             keys,
-            *self._begin(request.operation),
+            request.operation,
+            self._keep,
             encode(thread_id),
             encode(ns),
             encode(id),
@@ -87,26 +84,29 @@ class Changes:
         names, thread_id, ns = self._names, request.thread_id, request.checkpoint_ns
         id = request.checkpoint_id
         chunks, frontier = yield from self._send_ahead(request)
-        command = call(
+        keys = [
+            names.meta(thread_id),
+            names.blobs(thread_id),
+            names.writes(thread_id, ns, id),
+            names.checkpoint(thread_id, ns, id),
+            names.threads(thread_id),
+        ]
+        command = call_for_group(
             "write",
-            [
-                names.meta(thread_id),
-                names.blobs(thread_id),
-                names.writes(thread_id, ns, id),
-                names.checkpoint(thread_id, ns, id),
-                names.threads(thread_id),
-            ],
-            *self._begin(request.operation),
-            encode(thread_id),
-            encode(ns),
-            encode(id),
-            len(request.writes),
-            len(frontier),
-            *frontier,
-            *flat((write_field(write), write.data) for write in request.writes),
-            *flat(chunks),
+            keys,
+            (self._keep, encode(thread_id), encode(ns), encode(id)),
+            (
+                request.operation,
+                len(frontier),
+                len(request.writes),
+                len(chunks),
+                *frontier,
+                *flat((write_field(write), write.data) for write in request.writes),
+                *flat(chunks),
+            ),
         )
-        return (yield from self._change(thread_id, command))
+        reply = yield from self._change(thread_id, command)
+        return reply[0]
 
     def _send_ahead(self, request: Commit | Write) -> Trips[tuple[Sequence[Chunk], Missing]]:
         """What is left to send with the request, and what must be stored before it."""
@@ -130,7 +130,8 @@ class Changes:
         return call(
             "upload",
             [names.meta(thread_id), names.blobs(thread_id), names.threads(thread_id)],
-            *self._begin(_part(operation, number)),
+            _part(operation, number),
+            self._keep,
             encode(thread_id),
             *flat(chunks),
         )
@@ -173,7 +174,8 @@ class Changes:
                 names.blobs(target),
                 names.threads(target),
             ],
-            *self._begin(request.operation),
+            request.operation,
+            self._keep,
             encode(target),
             *names.bases(source),
             *names.bases(target),

@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from holdfast.backends.redis.coalesce import Coalescer
-from holdfast.backends.redis.scripts import Command
+from holdfast.backends.redis.scripts import Command, pack
 from holdfast.errors import ConfigurationError
 
 # redis-py would read its own version from the disk for each connection, on the event loop,
@@ -43,7 +43,7 @@ def exchange(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     connection = pool.get_connection()
     is_whole = False
     try:
-        connection.send_packed_command(connection.pack_commands(commands))
+        connection.send_packed_command(pack(connection, commands))
         replies: list[Any] = []
         for _ in commands:
             try:

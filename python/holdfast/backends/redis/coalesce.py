@@ -12,7 +12,7 @@ from typing import Any
 import redis.asyncio
 from redis import exceptions
 
-from holdfast.backends.redis.scripts import Command
+from holdfast.backends.redis.scripts import Command, merged, pack, reply_at
 
 # Pipelines under way at the same time; who comes then waits and joins the next.
 _PIPELINES = 4
@@ -46,6 +46,7 @@ class Coalescer:
         self._is_planned = False
         self._trips: set[asyncio.Task[None]] = set()
         self._together = together
+        self._idle: list[Any] = []
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def send(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
@@ -76,8 +77,10 @@ class Coalescer:
     def _next(self) -> list[_Call]:
         """The calls of the next pipeline: at least one."""
         calls = [self._waiting.popleft()]
+        if not self._waiting or not self._together:
+            return calls
         count, size = len(calls[0][0]), _size(calls[0][0])
-        while self._together and self._waiting and count < _LARGEST and size < _BYTES:
+        while self._waiting and count < _LARGEST and size < _BYTES:
             count += len(self._waiting[0][0])
             size += _size(self._waiting[0][0])
             calls.append(self._waiting.popleft())
@@ -85,9 +88,9 @@ class Coalescer:
 
     async def _trip(self, calls: Sequence[_Call]) -> None:
         calls = [call for call in calls if not call[1].done()]  # cancelled before it was sent
-        commands = [command for some, _ in calls for command in some]
-        if not commands:
+        if not calls:
             return
+        commands, places = merged([command for some, _ in calls for command in some])
         timer = None
         trip = asyncio.current_task()
         if trip is not None and self._timeout is not None:
@@ -108,18 +111,20 @@ class Coalescer:
             start = 0
             for some, future in calls:
                 if not future.done():
-                    future.set_result(replies[start : start + len(some)])
+                    own = places[start : start + len(some)]
+                    future.set_result([reply_at(replies, place) for place in own])
                 start += len(some)
         finally:
             if timer is not None:
                 timer.cancel()
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        connection = await self._pool.get_connection()
+        # Not asked whether it still lives: that would cost more than the rare second attempt.
+        connection = self._idle.pop() if self._idle else await self._pool.get_connection()
         self._connections.add(connection)
         is_whole = False
         try:
-            await connection.send_packed_command(connection.pack_commands(commands))
+            await connection.send_packed_command(pack(connection, commands))
             replies: list[Any] = []
             for _ in commands:
                 try:
@@ -129,16 +134,25 @@ class Coalescer:
             is_whole = True
             return replies
         finally:
-            if not is_whole:
-                # Replies that nobody will read must not meet the next call.
-                await connection.disconnect(nowait=True)
+            if is_whole:
+                self._idle.append(connection)
+            else:
+                # Replies that nobody will read must not meet the next call; and what ended
+                # one connection has mostly ended all.
+                await self._release([connection, *self._idle])
+
+    async def _release(self, connections: Sequence[Any]) -> None:
+        self._idle.clear()
+        for connection in connections:
+            await connection.disconnect(nowait=True)
             await self._pool.release(connection)
 
     async def close(self) -> None:
-        """End the trips under way; their callers are told."""
+        """End the trips under way, whose callers are told, and the connections."""
         for trip in self._trips:
             trip.cancel()
         await asyncio.gather(*self._trips, return_exceptions=True)
+        await self._release([*self._idle])
 
     def abandon(self) -> None:
         """Close the connections of a loop that was closed before them.

@@ -7,7 +7,7 @@ server that does not know it is given its source.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pkgutil import get_data
 from typing import Any, TypeAlias, TypeVar
 
@@ -15,6 +15,13 @@ T = TypeVar("T")
 Command: TypeAlias = tuple[Any, ...]
 Trips: TypeAlias = Generator[Sequence[Command], Any, T]
 """Yields the commands of one round trip, and is sent the replies."""
+
+
+_pack: Callable[[Command], bytes] | None
+try:
+    from hiredis import pack_command as _pack
+except ModuleNotFoundError:
+    _pack = None
 
 
 class Tolerant(list[Command]):
@@ -58,8 +65,61 @@ def call(name: str, keys: Sequence[bytes], *arguments: Any) -> Command:
     return ("EVALSHA", _DIGESTS[name], len(keys), *keys, *arguments)
 
 
+class Groups(tuple[Any, ...]):
+    """The call of a script for one of the groups that it can take; `shared` parts come first."""
+
+    shared: int
+
+
+def call_for_group(
+    name: str, keys: Sequence[bytes], shared: Sequence[Any], group: Iterable[Any]
+) -> Groups:
+    """The command that runs the script `name` for one group."""
+    first = ("EVALSHA", _DIGESTS[name], len(keys), *keys, *shared)
+    command = Groups((*first, *group))
+    command.shared = len(first)
+    return command
+
+
+def merged(commands: Sequence[Command]) -> tuple[list[Command], list[tuple[int, int | None]]]:
+    """Commands with those for groups that share all else made one, and the place of each:
+    the command that has it, and its number among the groups."""
+    merged: list[Command] = []
+    places: list[tuple[int, int | None]] = []
+    groups: dict[Command, tuple[int, list[Command]]] = {}
+    for command in commands:
+        if not isinstance(command, Groups):
+            places.append((len(merged), None))
+            merged.append(command)
+            continue
+        shared = command[: command.shared]
+        at, of = groups.setdefault(shared, (len(merged), []))
+        if not of:
+            merged.append(command)
+        places.append((at, len(of)))
+        of.append(command[command.shared :])
+    for shared, (at, of) in groups.items():
+        merged[at] = (*shared, *(part for group in of for part in group))
+    return merged, places
+
+
+def reply_at(replies: Sequence[Any], place: tuple[int, int | None]) -> Any:
+    """The reply for a command of `merged`, as if it had been sent alone."""
+    at, number = place
+    reply = replies[at]
+    return reply if number is None or not isinstance(reply, list) else [reply[number]]
+
+
 def with_source(command: Command) -> Command:
     """The same command for a server that does not know the script."""
     if command[0] != "EVALSHA":
         return command
     return ("EVAL", _SOURCES[command[1]], *command[2:])
+
+
+def pack(connection: Any, commands: Sequence[Command]) -> list[bytes]:
+    """The bytes of commands. With hiredis in a tenth of the time that redis-py takes."""
+    if _pack is None:
+        packed: list[bytes] = connection.pack_commands(commands)
+        return packed
+    return [_pack(command) for command in commands]

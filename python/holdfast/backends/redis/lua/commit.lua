@@ -2,51 +2,47 @@
 -- frontier is stored, its record, its place in the index, and the epoch, in one step.
 -- A repeated operation changes nothing.
 -- KEYS: meta, blobs, index, checkpoint, threads, run if there is one
--- ARGV: operation, keep, epoch of a new thread, thread, namespace, id, run, record,
+-- ARGV: operation, keep, thread, namespace, id, run, record,
 --       length of the frontier, the frontier, pairs of chunk id and bytes
 -- Reply: the missing ids, or DYING
 local meta, blobs, index, checkpoint, threads, run = unpack(KEYS)
-local operation, keep, epoch, thread_id, namespace, id, run_id, record = unpack(ARGV)
-local thread = look(meta)
+local operation, keep, thread_id, namespace, id, run_id, record = unpack(ARGV)
+local late = orphan(namespace, id)
+local thread = look(meta, { operation }, 'ns:' .. namespace, late, 'run:' .. run_id)
+local has_namespace, has_late_writes, has_run = unpack(thread.others)
 if is_dying(thread) then
   return DYING
 end
 if is_repeated(thread, operation) then
   return {}
 end
-local missing = lacking(blobs, 10, 9 + ARGV[9])
+local missing = lacking(blobs, 9, 8 + ARGV[8])
 if #missing > 0 then
   return missing
 end
-local held = redis.call('GETRANGE', checkpoint, 0, 3)
 local last = redis.call('LINDEX', index, -1)
-redis.call('ZSCORE', threads, thread_id)
-if run then
+if run and not has_run then
   redis.call('SCARD', run)
 end
-local is_replaced = thread.life and held == thread.life
 local seconds, milliseconds = now()
 
-change(meta, thread, operation, keep, epoch, seconds, milliseconds)
-store(blobs, 10 + ARGV[9])
-if not is_replaced then
-  if redis.call('HSETNX', meta, 'ns:' .. namespace, '') == 1 then
-    redis.call('UNLINK', index)
-    last = false
-  end
-  if not last or less(last, id) then
-    redis.call('RPUSH', index, id)
-  else
-    local after = redis.call('LINDEX', index, position(index, id))
-    if after ~= id then
-      redis.call('LINSERT', index, 'BEFORE', after, id)
-    end
-  end
-  redis.call('HDEL', meta, orphan(namespace, id))
-end
-redis.call('SET', checkpoint, thread.life .. record)
 redis.call('ZADD', threads, milliseconds, thread_id)
-if run and redis.call('HSETNX', meta, 'run:' .. run_id, '') == 1 then
+local fields = {}
+if not has_namespace then
+  fields = { 'ns:' .. namespace, '' }
+  redis.call('UNLINK', index)
+  last = false
+end
+if run and not has_run then
+  fields[#fields + 1] = 'run:' .. run_id
+  fields[#fields + 1] = ''
   redis.call('SADD', run, thread_id)
 end
+change(meta, thread, { operation }, keep, seconds, milliseconds, unpack(fields))
+store(blobs, 9 + ARGV[8], #ARGV)
+insert(index, id, last)
+if has_late_writes then
+  redis.call('HDEL', meta, late)
+end
+redis.call('SET', checkpoint, thread.life .. record)
 return {}

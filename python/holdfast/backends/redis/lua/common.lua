@@ -115,17 +115,48 @@ local function life_of(meta)
   return redis.call('HGET', meta, 'life') or nil
 end
 
--- A thread's life, epoch and the operations that it remembers.
-local function look(meta)
-  local found = redis.call('HMGET', meta, 'life', 'epoch', 'ops', 'ops:old', 'ops:since', 'ops:keep')
+-- Operations are remembered in some fields by their first byte, so that a change reads a part
+-- of them: entries of a time in seconds (u32) and the operation (8 bytes), oldest first.
+local PARTS, ENTRY = 16, 12
+
+local function part_of(operation)
+  return 'ops:' .. string.byte(operation) % PARTS
+end
+
+-- A thread's life, epoch, and what it remembers about operations; and other fields of its
+-- hash. Calls cost more than what they do, so that all is asked in one.
+local function look(meta, operations, ...)
+  local fields, parts = { 'life', 'epoch', 'keep', ... }, {}
+  local count = #fields
+  for _, operation in ipairs(operations) do
+    local part = part_of(operation)
+    if not parts[part] then
+      fields[#fields + 1] = part
+      parts[part] = #fields
+    end
+  end
+  local found = redis.call('HMGET', meta, unpack(fields))
+  for part, at in pairs(parts) do
+    parts[part] = found[at] or ''
+  end
   return {
     life = found[1],
     epoch = found[2],
-    ops = found[3] or '',
-    old = found[4] or '',
-    since = tonumber(found[5]) or 0,
-    keep = tonumber(found[6]) or 0,
+    keep = tonumber(found[3]) or 0,
+    parts = parts,
+    others = { unpack(found, 4, count) },
   }
+end
+
+local function is_repeated(thread, operation)
+  local operations, from = thread.parts[part_of(operation)], 1
+  while true do
+    local at = string.find(operations, operation, from, true)
+    if not at or at % ENTRY == 5 then
+      return at ~= nil
+    end
+    from = at + 1
+  end
 end
 
 -- Removing a thread begins with its life and ends with its epoch.
@@ -133,63 +164,57 @@ local function is_dying(thread)
   return thread.epoch and not thread.life
 end
 
-local function is_among(operations, operation)
-  local from = 1
-  while true do
-    local at = string.find(operations, operation, from, true)
-    if not at then
-      return false
-    end
-    if (at - 1) % #operation == 0 then
-      return true
-    end
-    from = at + 1
-  end
-end
-
-local function is_repeated(thread, operation)
-  return is_among(thread.ops, operation) or is_among(thread.old, operation)
-end
-
 local function now()
   local time = redis.call('TIME')
   return tonumber(time[1]), string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 end
 
--- Give the thread a life if it has none, move its epoch, and remember the operation for
--- `keep` seconds at least. A new thread's life and epoch come from the operation, which is
--- random: what was marked in an earlier life must not fit this one.
-local function change(meta, thread, operation, keep, epoch, seconds, milliseconds)
-  local fields = {}
-  if thread.life then
-    redis.call('HINCRBY', meta, 'epoch', 1)
-  else
-    thread.life = string.sub(operation, 1, 4)
-    fields = { 'life', thread.life, 'epoch', epoch, 'created', milliseconds }
+-- The field that remembers `operation`, without those that are old enough to be forgotten.
+local function remember(thread, operation, seconds)
+  local part = part_of(operation)
+  local operations, oldest, from = thread.parts[part], seconds - thread.keep, 1
+  while from <= #operations and struct.unpack('>I4', operations, from) < oldest do
+    from = from + ENTRY
   end
+  operations = string.sub(operations, from) .. struct.pack('>I4', seconds) .. operation
+  thread.parts[part] = operations
+  return part, operations
+end
+
+-- Give the thread a life if it has none, move its epoch, and remember the operations for
+-- `keep` seconds at least; and set other fields. A new thread's life and epoch come from an
+-- operation, which is random: what was marked in an earlier life must not fit this one.
+local function change(meta, thread, operations, keep, seconds, milliseconds, ...)
+  local fields = { ... }
   local function set(field, value)
     fields[#fields + 1] = field
     fields[#fields + 1] = value
   end
-  keep = tonumber(keep)
-  if keep > thread.keep then
-    set('ops:keep', keep)
-  end
-  -- Two generations: what was not old at the last turn is kept until the next one.
-  if seconds - thread.since > math.max(keep, thread.keep) then
-    set('ops:since', seconds)
-    set('ops:old', thread.ops)
-    set('ops', operation)
+  if thread.life then
+    -- Below 2^53, to which numbers are exact.
+    set('epoch', string.format('%.0f', thread.epoch + 1))
   else
-    set('ops', thread.ops .. operation)
+    thread.life = string.sub(operations[1], 1, 4)
+    set('life', thread.life)
+    set('epoch', string.format('%.0f', struct.unpack('>I6', operations[1])))
+    set('created', milliseconds)
+  end
+  if tonumber(keep) > thread.keep then
+    thread.keep = tonumber(keep)
+    set('keep', keep)
+  end
+  for _, operation in ipairs(operations) do
+    set(remember(thread, operation, seconds))
   end
   redis.call('HSET', meta, unpack(fields))
 end
 
 -- Those of ARGV[from..to] that are not stored.
 local function lacking(blobs, from, to)
-  redis.call('HLEN', blobs)
   local missing = {}
+  if from > to then
+    redis.call('HLEN', blobs)
+  end
   for i = from, to do
     if redis.call('HEXISTS', blobs, ARGV[i]) == 0 then
       missing[#missing + 1] = ARGV[i]
@@ -198,10 +223,22 @@ local function lacking(blobs, from, to)
   return missing
 end
 
--- Store the pairs of field and value that ARGV ends with.
-local function store(key, from)
-  for i = from, #ARGV, UNPACKED do
-    redis.call('HSET', key, unpack(ARGV, i, math.min(i + UNPACKED - 1, #ARGV)))
+-- Store pairs of field and value, ARGV[from..to].
+local function store(key, from, to)
+  for i = from, to, UNPACKED do
+    redis.call('HSET', key, unpack(ARGV, i, math.min(i + UNPACKED - 1, to)))
+  end
+end
+
+-- Put an id into its place in an index, unless it is there.
+local function insert(index, id, last)
+  if not last or less(last, id) then
+    redis.call('RPUSH', index, id)
+    return
+  end
+  local after = redis.call('LINDEX', index, position(index, id))
+  if after ~= id then
+    redis.call('LINSERT', index, 'BEFORE', after, id)
   end
 end
 

@@ -1,14 +1,14 @@
 -- Copies all of a thread to another in one step: what the other has besides stays.
 -- KEYS: meta, blobs of the source; meta, blobs of the target; threads
--- ARGV: operation, keep, epoch of a new thread, target thread,
+-- ARGV: operation, keep, target thread,
 --       bases of indexes, checkpoint keys and writes keys of the source, those of the target,
 --       base of runs
 -- Reply: 0, or DYING
 local meta, blobs, target_meta, target_blobs, threads = unpack(KEYS)
-local operation, keep, epoch, target_id, indexes, checkpoints, all_writes, target_indexes,
+local operation, keep, target_id, indexes, checkpoints, all_writes, target_indexes,
   target_checkpoints, target_writes, runs = unpack(ARGV)
 local life = life_of(meta)
-local thread = look(target_meta)
+local thread = look(target_meta, { operation })
 if is_dying(thread) then
   return DYING
 end
@@ -17,9 +17,9 @@ if not life or is_repeated(thread, operation) then
 end
 redis.call('HLEN', blobs)
 redis.call('HLEN', target_blobs)
-redis.call('ZSCORE', threads, target_id)
+redis.call('ZCARD', threads)
 local seconds, milliseconds = now()
-change(target_meta, thread, operation, keep, epoch, seconds, milliseconds)
+change(target_meta, thread, { operation }, keep, seconds, milliseconds)
 
 -- Those that the target has already, from earlier slices for example, are not read.
 local ids = redis.call('HKEYS', blobs)
@@ -60,15 +60,7 @@ for _, field in ipairs(redis.call('HKEYS', meta)) do
       local stored = redis.call('GET', join(checkpoints, namespace, id))
       if stored and string.sub(stored, 1, 4) == life then
         redis.call('SET', join(target_checkpoints, namespace, id), thread.life .. string.sub(stored, 5))
-        local last = redis.call('LINDEX', target_index, -1)
-        if not last or less(last, id) then
-          redis.call('RPUSH', target_index, id)
-        else
-          local after = redis.call('LINDEX', target_index, position(target_index, id))
-          if after ~= id then
-            redis.call('LINSERT', target_index, 'BEFORE', after, id)
-          end
-        end
+        insert(target_index, id, redis.call('LINDEX', target_index, -1))
         redis.call('HDEL', target_meta, orphan(namespace, id))
         copy_writes(namespace, id)
       end

@@ -3,14 +3,14 @@
 -- ARGV: epoch, ids
 -- Reply: 0, MOVED or DYING
 local meta, blobs = unpack(KEYS)
-local thread = look(meta)
-if is_dying(thread) then
-  return DYING
-end
-if not thread.life then
+local life, epoch = unpack(redis.call('HMGET', meta, 'life', 'epoch'))
+if not epoch then
   return 0
 end
-if thread.epoch ~= ARGV[1] then
+if not life then
+  return DYING
+end
+if epoch ~= ARGV[1] then
   return MOVED
 end
 for i = 2, #ARGV, UNPACKED do

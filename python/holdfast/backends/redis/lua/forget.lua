@@ -8,7 +8,7 @@
 local meta, blobs, threads = unpack(KEYS)
 local thread_id, indexes, checkpoints, all_writes, runs, limit = unpack(ARGV)
 local left = tonumber(limit)
-redis.call('ZSCORE', threads, thread_id)
+redis.call('ZCARD', threads)
 redis.call('HDEL', meta, 'life')
 for _, field in ipairs(redis.call('HKEYS', meta)) do
   if string.sub(field, 1, 3) == 'ns:' then

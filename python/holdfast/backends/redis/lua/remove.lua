@@ -8,7 +8,7 @@
 -- Reply: the epoch thereafter, '' where nothing is left, MOVED or DYING
 local meta, blobs, threads = unpack(KEYS)
 local operation, epoch, thread_id, indexes, checkpoints, all_writes, runs = unpack(ARGV)
-local thread = look(meta)
+local thread = look(meta, { operation })
 if is_dying(thread) then
   return DYING
 end
@@ -30,7 +30,7 @@ local function with_room(command, ...)
   end
 end
 with_room('HINCRBY', meta, 'epoch', 1)
-with_room('HSET', meta, 'ops', thread.ops .. operation)
+with_room('HSET', meta, remember(thread, operation, (now())))
 
 local last = 8 + 2 * ARGV[8]
 for i = 9, last, 2 do

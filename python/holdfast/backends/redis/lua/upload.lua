@@ -2,18 +2,18 @@
 -- nothing, so that what a stored page lists is stored. Raises the epoch, so that no sweep
 -- removes them for a mark made before.
 -- KEYS: meta, blobs, threads
--- ARGV: operation, keep, epoch of a new thread, thread, pairs of chunk id and bytes
+-- ARGV: operation, keep, thread, pairs of chunk id and bytes
 -- Reply: 0, or DYING
 local meta, blobs, threads = unpack(KEYS)
-local operation, keep, epoch, thread_id = unpack(ARGV)
-local thread = look(meta)
+local operation, keep, thread_id = unpack(ARGV)
+local thread = look(meta, { operation })
 if is_dying(thread) then
   return DYING
 end
 redis.call('HLEN', blobs)
-redis.call('ZSCORE', threads, thread_id)
+redis.call('ZCARD', threads)
 local seconds, milliseconds = now()
-change(meta, thread, operation, keep, epoch, seconds, milliseconds)
-store(blobs, 5)
+change(meta, thread, { operation }, keep, seconds, milliseconds)
+store(blobs, 4, #ARGV)
 redis.call('ZADD', threads, milliseconds, thread_id)
 return 0
