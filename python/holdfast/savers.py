@@ -94,7 +94,7 @@ class RedisSaver(Saver):
 
     Raises:
         ConfigurationError: The URL or an option cannot be read, nothing to connect with was
-            given, or redis-py is not installed.
+            given, or redis-py and hiredis are not installed.
     """
 
     def __init__(
@@ -112,10 +112,10 @@ class RedisSaver(Saver):
         try:
             from holdfast.backends.redis import RedisBackend, clients
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "redis":
+            if (error.name or "").partition(".")[0] not in ("redis", "hiredis"):
                 raise
             raise ConfigurationError(
-                "RedisSaver needs redis-py: pip install 'holdfast[redis]'"
+                "RedisSaver needs redis-py and hiredis: pip install 'holdfast[redis]'"
             ) from error
         if checkpoint_prefix is not None:
             options["prefix"] = checkpoint_prefix

@@ -43,7 +43,7 @@ def exchange(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     connection = pool.get_connection()
     is_whole = False
     try:
-        connection.send_packed_command(pack(connection, commands))
+        connection.send_packed_command(pack(commands))
         replies: list[Any] = []
         for _ in commands:
             try:
@@ -85,9 +85,9 @@ class Clients(ABC):
     async def aclose(self) -> None:
         """As `close`; what belongs to the running loop is closed on return."""
 
+    @abstractmethod
     def drop(self) -> list[Any]:
         """In a forked child: forget all connections; what must not be collected there."""
-        return []
 
 
 class _Loop:
@@ -297,10 +297,22 @@ class Given(Clients):
         return await line.send(commands)
 
     def close(self) -> None:
-        """Nothing: who opened the clients closes them."""
+        """Give back the connections; who opened the clients closes them."""
+        for loop, line in list(self._lines.items()):
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(line.close(), loop)
 
     async def aclose(self) -> None:
         """As `close`."""
+        line = self._lines.pop(asyncio.get_running_loop(), None)
+        if line is not None:
+            await line.close()
+        self.close()
+
+    def drop(self) -> list[Any]:
+        inherited = list(self._lines.values())
+        self._lines = weakref.WeakKeyDictionary()
+        return inherited
 
 
 def choose(

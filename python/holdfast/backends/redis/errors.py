@@ -148,7 +148,7 @@ def failure_among(replies: Iterable[Any], *, tolerant: bool) -> Exception | None
 
 def is_unknown_script(error: Exception) -> bool:
     """Whether the server only lacks the script's source."""
-    return isinstance(error, exceptions.NoScriptError)
+    return kind_of(error) is _BY_CODE["NOSCRIPT"]
 
 
 def is_lost(error: Exception) -> bool:
