@@ -43,7 +43,7 @@ def exchange(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     connection = pool.get_connection()
     is_whole = False
     try:
-        connection.send_packed_command(pack(commands))
+        connection.send_packed_command([pack(commands)])
         replies: list[Any] = []
         for _ in commands:
             try:

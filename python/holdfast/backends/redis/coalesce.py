@@ -166,15 +166,11 @@ class Coalescer:
         if trip is not None:
             _fail(trip.calls, error)
         if not self._loop.is_closed():
-            task = self._loop.create_task(self._give_back(link))
+            task = self._loop.create_task(self._pool.release(link.connection))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
             if self._waiting:
                 self._flush()
-
-    async def _give_back(self, link: Link) -> None:
-        await link.connection.disconnect(nowait=True)
-        await self._pool.release(link.connection)
 
     async def close(self) -> None:
         """End the trips under way, whose callers are told, and the connections."""

@@ -69,6 +69,7 @@ class Link(asyncio.Protocol):
         """End the connection; whoever waits for a reply gets `error`."""
         self._failure = error
         self._transport.abort()
+        self.connection._close()
 
     # --- asyncio calls these ---
 
@@ -92,6 +93,7 @@ class Link(asyncio.Protocol):
         error = self._failure or exc or exceptions.ConnectionError("the server closed it")
         with suppress(RuntimeError):  # the loop is closed
             self._theirs.connection_lost(exc)
+        self.connection._close()
         self._lost(self, trip, error)
 
     def abandon(self) -> None:
@@ -105,4 +107,3 @@ class Link(asyncio.Protocol):
             with suppress(RuntimeError):  # the loop is closed
                 self._transport.abort()
             end(None)
-            self.connection._close()
