@@ -16,7 +16,7 @@ from holdfast.backends.redis.changes import Changes
 from holdfast.backends.redis.check import check, eviction_warning, section
 from holdfast.backends.redis.clients import Clients
 from holdfast.backends.redis.errors import failure_among, is_unknown_script
-from holdfast.backends.redis.names import LAYOUT, Names
+from holdfast.backends.redis.names import LAYOUT, LastRecords, Names
 from holdfast.backends.redis.reads import Reads
 from holdfast.backends.redis.scripts import Command, Tolerant, Trips, with_source
 from holdfast.drive import adrive, drive
@@ -53,7 +53,11 @@ class RedisBackend(Backend):
         self._options = options
         self._names = Names(options.prefix)
         keep = int(options.retry_budget) + _SLACK
-        self._answers = {**Reads(self._names).answers, **Changes(self._names, keep).answers}
+        last = LastRecords()
+        self._answers = {
+            **Reads(self._names, last).answers,
+            **Changes(self._names, last, keep).answers,
+        }
         self._answers[Check] = lambda _: check(self._names, self._answers)
         self._is_set_up = False
 

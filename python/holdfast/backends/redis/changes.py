@@ -15,7 +15,14 @@ from holdfast.backends.base import (
     Remove,
     Write,
 )
-from holdfast.backends.redis.names import Names, encode, pairs, with_parent, write_field
+from holdfast.backends.redis.names import (
+    LastRecords,
+    Names,
+    encode,
+    pairs,
+    with_parent,
+    write_field,
+)
 from holdfast.backends.redis.scripts import Command, Trips, call, call_for_group
 
 # Bytes of one command: above, other clients would wait, and leaves are sent ahead.
@@ -36,11 +43,13 @@ class Changes:
 
     Args:
         names: The keys.
+        last: Notes what was stored.
         keep: Seconds for which a thread remembers an operation, at least.
     """
 
-    def __init__(self, names: Names, keep: int) -> None:
+    def __init__(self, names: Names, last: LastRecords, keep: int) -> None:
         self._names = names
+        self._last = last
         self._keep = keep
         self.answers: dict[type, Callable[[Any], Reply]] = {
             Commit: self._commit,
@@ -78,7 +87,10 @@ class Changes:
             *frontier,
             *flat(chunks),
         )
-        return (yield from self._change(thread_id, command))
+        missing: Missing = yield from self._change(thread_id, command)
+        if not missing:
+            self._last.note(thread_id, ns, request.record)
+        return missing
 
     def _write(self, request: Write) -> Reply:
         names, thread_id, ns = self._names, request.thread_id, request.checkpoint_ns

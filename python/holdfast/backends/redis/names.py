@@ -6,12 +6,14 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from holdfast._core import Keys
-from holdfast.backends.base import Row, StoredWrite
+from holdfast._core import Keys, references
+from holdfast.backends.base import Lacking, Row, StoredWrite
 
 # What `p:format` says: the layout of the keys, and the lowest that reads it.
 LAYOUT = 1
 LIFE_BYTES = 4
+# Namespaces whose last record is noted: half a kilobyte each.
+_NAMESPACES = 2000
 _INDEX = struct.Struct(">i")
 _LENGTH = struct.Struct(">H")
 
@@ -103,3 +105,25 @@ class Names:
             self._keys.checkpoints(thread_id),
             self._keys.all_writes(thread_id),
         )
+
+
+class LastRecords:
+    """The last record of each namespace that was stored or read here: what it refers to is
+    mostly what the next one refers to, and need not be sent again."""
+
+    def __init__(self) -> None:
+        self._records: dict[tuple[str, str], bytes] = {}
+
+    def note(self, thread_id: str, checkpoint_ns: str, record: bytes) -> None:
+        if len(self._records) >= _NAMESPACES:
+            self._records.clear()
+        self._records[thread_id, checkpoint_ns] = record
+
+    def pages(self, thread_id: str, checkpoint_ns: str, lacking: Lacking) -> list[bytes]:
+        """Pages right below that record, those that the caller has."""
+        record = self._records.get((thread_id, checkpoint_ns))
+        if record is None:
+            return []
+        pages = [id for level, id in references(record)[1] if level > 0]
+        lacked = set(lacking(pages))
+        return [id for id in pages if id not in lacked]

@@ -23,6 +23,7 @@ from holdfast.backends.base import (
 )
 from holdfast.backends.redis.names import (
     LIFE_BYTES,
+    LastRecords,
     Names,
     decode,
     encode,
@@ -45,8 +46,9 @@ Reply = Trips[Any]
 class Reads:
     """How each request that reads is answered."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, last: LastRecords) -> None:
         self._names = names
+        self._last = last
         self.answers: dict[type, Callable[[Any], Reply]] = {
             Head: self._head,
             GetRecord: self._get_record,
@@ -64,18 +66,23 @@ class Reads:
         names, thread_id, ns = self._names, request.thread_id, request.checkpoint_ns
         _, checkpoints, all_writes = names.bases(thread_id)
         keys = [names.meta(thread_id), names.blobs(thread_id), names.index(thread_id, ns)]
-        arguments = [encode(ns), checkpoints, all_writes]
+        id: tuple[bytes, ...] = ()
         if request.checkpoint_id is not None:
             keys.append(names.checkpoint(thread_id, ns, request.checkpoint_id))
             keys.append(names.writes(thread_id, ns, request.checkpoint_id))
-            arguments.append(encode(request.checkpoint_id))
-        (reply,) = yield [call("head", keys, *arguments)]
+            id = (encode(request.checkpoint_id),)
+        known = self._last.pages(thread_id, ns, request.lacking)
+        (reply,) = yield [
+            call("head", keys, encode(ns), checkpoints, all_writes, len(known), *known, *id)
+        ]
         if reply is None:
             return None
         if len(reply) == 2:
             raise _lost(thread_id, ns, reply[1])
         _, checkpoint_id, stored, writes, chunks = reply
-        return row(thread_id, ns, checkpoint_id, stored, writes, chunks)
+        found = row(thread_id, ns, checkpoint_id, stored, writes, chunks)
+        self._last.note(thread_id, ns, found.record)
+        return found
 
     def _get_record(self, request: GetRecord) -> Reply:
         names, thread_id = self._names, request.thread_id

@@ -1,10 +1,12 @@
 -- Reads one checkpoint, or that with the greatest id, with its pending writes and all the
 -- pages below them, as of one moment. Leaves are left to HMGET: they never pass through Lua.
 -- KEYS: meta, blobs, index; checkpoint and writes if the id is known
--- ARGV: namespace, base of checkpoint keys, base of writes keys; id if it is known
+-- ARGV: namespace, base of checkpoint keys, base of writes keys, number of pages that the
+--       client has, these, which are left out with all below them; id if it is known
 -- Reply: nil, or life, id, record (nil if it is lost), writes, pages
 local meta, blobs, index, checkpoint, writes = unpack(KEYS)
-local namespace, checkpoints, all_writes, id = unpack(ARGV)
+local namespace, checkpoints, all_writes, count = unpack(ARGV)
+local id = ARGV[5 + count]
 local life = life_of(meta)
 if not life then
   return false
@@ -19,13 +21,16 @@ if not id then
 end
 local stored = redis.call('GET', checkpoint)
 if not stored or string.sub(stored, 1, 4) ~= life then
-  if #ARGV == 4 then
+  if #KEYS == 5 then
     return false
   end
   return { life, id }
 end
 local pending = redis.call('HGETALL', writes)
 local known, front = {}, {}
+for i = 5, 4 + count do
+  known[ARGV[i]] = true
+end
 local _, at = parent_of(stored)
 add_pages(stored, at, known, front)
 add_pages_of_writes(pending, known, front)
