@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -129,7 +130,8 @@ def demonstrate(folder: Path, store: str) -> None:
     path = store_file(store)
     before = stored_bytes(path) if path else 0
     thread = f"demo-{uuid.uuid4()}"
-    console.print(f"Store: {escape(store)}\n", soft_wrap=True)
+    shown = re.sub("//[^/]*@", "//…@", store)  # a URL may hold a password
+    console.print(f"Store: {escape(shown)}\n", soft_wrap=True)
 
     console.print("[bold]1. A process runs the agent until it needs approval[/]")
     asked = run_phase("ask", store, thread, folder)
