@@ -43,17 +43,12 @@ class MissingChunk(IntegrityError): ...
 class Codec:
     """Encodes and decodes msgpack as LangGraph's serializer does; one for each process."""
 
-    def __new__(
-        cls,
-        dumps: Callable[[Any], tuple[str, bytes]],
-        snapshot: type[Any],
-        classes: Sequence[type[Any]],
-    ) -> Codec:
-        """`dumps` is upstream's `dumps_typed`; `classes` may be read and built directly."""
+    def __new__(cls, messages: Sequence[type[Any]]) -> Codec:
+        """`messages` are classes that may be read and built directly."""
     def encode(self, object: Any) -> bytes | None:
         """The msgpack bytes of a value; None where upstream must make them."""
-    def decode(self, data: bytes, hook: Callable[[int, bytes], Any]) -> tuple[Any, bool]:
-        """The value of msgpack bytes, and whether it is one; upstream must read others.
+    def decode(self, data: bytes, hook: Callable[[int, bytes], Any], unread: Any) -> Any:
+        """The value of msgpack bytes; `unread` where upstream must read them.
 
         `hook` is called for extension objects that are not built here.
         """

@@ -18,7 +18,6 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from holdfast._core import Codec
 
@@ -32,7 +31,8 @@ _CLASSES = (
     Document,
 )
 
-_codec = Codec(JsonPlusSerializer().dumps_typed, _DeltaSnapshot, list(_CLASSES))
+_codec = Codec(_CLASSES)
+_UNREAD = object()
 
 
 class Serializer(JsonPlusSerializer):
@@ -57,5 +57,5 @@ class Serializer(JsonPlusSerializer):
         tag, packed = data
         if tag != "msgpack" or self._custom_unpack_ext_hook or type(packed) is not bytes:
             return super().loads_typed(data)
-        value, is_read = _codec.decode(packed, self._unpack_ext_hook)
-        return value if is_read else super().loads_typed(data)
+        value = _codec.decode(packed, self._unpack_ext_hook, _UNREAD)
+        return super().loads_typed(data) if value is _UNREAD else value

@@ -107,37 +107,10 @@ pub fn skip(bytes: &[u8], at: usize) -> Option<usize> {
     Some(at)
 }
 
-/// How many containers lie within each other at most; payloads of extension objects are
-/// not looked into. 0 for bytes that are no whole object.
-pub fn nesting(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    let mut deepest = 0;
-    // Objects still to come, at each open level.
-    let mut open: Vec<u64> = vec![1];
-    while let Some(left) = open.last_mut() {
-        if *left == 0 {
-            open.pop();
-            continue;
-        }
-        *left -= 1;
-        let Some(marker) = read(bytes, at) else {
-            return 0;
-        };
-        at += marker.header + marker.body;
-        match marker.kind {
-            Kind::Array(n) => open.push(u64::from(n)),
-            Kind::Map(n) => open.push(2 * u64::from(n)),
-            Kind::Flat | Kind::Ext(_) => {}
-        }
-        deepest = deepest.max(open.len() - 1);
-    }
-    deepest
-}
-
-/// Whether an object is whole, with nothing in it that only upstream knows how to read:
-/// keys that are not flat, floats of 32 bits, containers within each other beyond
-/// `depth`, and, unless they are `allowed`, extension objects.
-pub fn is_plain(bytes: &[u8], depth: usize, allowed: bool) -> bool {
+/// Whether these bytes are one whole object, with nothing in it that only upstream knows how
+/// to read: keys that are not flat, floats of 32 bits, text that is not UTF-8, and containers
+/// within each other beyond `depth`. What extension objects hold is not looked into.
+pub fn is_plain(bytes: &[u8], depth: usize) -> bool {
     let mut at = 0;
     // Objects still to come at each open level, and whether they are a map's.
     let mut open: Vec<(u64, bool)> = vec![(1, false)];
@@ -151,24 +124,33 @@ pub fn is_plain(bytes: &[u8], depth: usize, allowed: bool) -> bool {
         let Some(marker) = read(bytes, at) else {
             return false;
         };
-        if bytes[at] == 0xca || (is_key && marker.kind != Kind::Flat) {
+        let first = bytes[at];
+        let start = at + marker.header;
+        let Some(body) = bytes.get(start..start + marker.body) else {
+            return false;
+        };
+        if first == 0xca || (is_key && marker.kind != Kind::Flat) {
+            return false;
+        }
+        if is_text(first) && std::str::from_utf8(body).is_err() {
             return false;
         }
         match marker.kind {
             Kind::Array(n) => open.push((u64::from(n), false)),
             Kind::Map(n) => open.push((2 * u64::from(n), true)),
-            Kind::Ext(_) if !allowed => return false,
             Kind::Flat | Kind::Ext(_) => {}
         }
-        if open.len() > depth {
+        if open.len() > depth + 1 {
             return false;
         }
-        at += marker.header + marker.body;
-        if at > bytes.len() {
-            return false;
-        }
+        at = start + marker.body;
     }
     at == bytes.len()
+}
+
+/// Whether an object with this first byte is text.
+pub fn is_text(first: u8) -> bool {
+    matches!(first, 0xa0..=0xbf | 0xd9..=0xdb)
 }
 
 #[cfg(test)]
@@ -176,27 +158,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nesting_counts_containers_alone() {
-        assert_eq!(nesting(&[0x01]), 0);
-        assert_eq!(nesting(&[0x90]), 1);
-        assert_eq!(nesting(&[0x92, 0x91, 0xc0, 0x81, 0x01, 0x90]), 3);
-        assert_eq!(nesting(&[0x91, 0xd4, 0x05, 0x91]), 1);
-        assert_eq!(nesting(&[0x92, 0x90]), 0);
-    }
-
-    #[test]
     fn plain_is_what_can_be_read_without_doubt() {
-        assert!(is_plain(&[0x82, 0xa1, b'a', 0x90, 0x01, 0xc0], 10, false));
-        assert!(!is_plain(&[0x81, 0x90, 0x01], 10, false), "a list as key");
-        assert!(!is_plain(&[0xca, 0, 0, 0, 0], 10, false), "a short float");
-        assert!(
-            !is_plain(&[0x91, 0xd4, 5, 0], 10, false),
-            "an extension object"
-        );
-        assert!(is_plain(&[0x91, 0xd4, 5, 0], 10, true));
-        assert!(!is_plain(&[0x91, 0x91, 0x91, 0x90], 3, true), "too deep");
-        assert!(!is_plain(&[0x92, 0x01], 10, true), "cut");
-        assert!(!is_plain(&[0x01, 0x01], 10, true), "two objects");
+        assert!(is_plain(&[0x82, 0xa1, b'a', 0x90, 0x01, 0xc0], 10));
+        assert!(!is_plain(&[0x81, 0x90, 0x01], 10), "a list as key");
+        assert!(!is_plain(&[0xca, 0, 0, 0, 0], 10), "a short float");
+        assert!(is_plain(&[0x91, 0xd4, 5, 0xff], 10));
+        assert!(!is_plain(&[0x81, 0xd4, 5, 0, 0], 10), "an extension as key");
+        assert!(is_plain(&[0x91, 0x91, 0x91, 0x90], 4));
+        assert!(!is_plain(&[0x91, 0x91, 0x91, 0x90], 3), "too deep");
+        assert!(!is_plain(&[0x92, 0x01], 10), "cut");
+        assert!(!is_plain(&[0xa2, b'a'], 10), "cut");
+        assert!(!is_plain(&[0x01, 0x01], 10), "two objects");
+        assert!(!is_plain(&[0xa1, 0xff], 10), "no UTF-8");
+        assert!(is_plain(&[0xc4, 1, 0xff], 10));
     }
 
     #[test]

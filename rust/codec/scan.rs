@@ -5,6 +5,7 @@
 //! opened containers are therefore reported apart, so that what follows them can be
 //! stored as it was.
 
+use super::ext::is_nested;
 use super::marker::{read, skip, Kind};
 
 /// A dict's value is opened from this size on.
@@ -16,10 +17,6 @@ const LONGEST_KEY: usize = 64;
 /// Each opened container costs some bytes in every root that holds the value.
 const MOST_OPENED: usize = 32;
 const DEEPEST: usize = 16;
-/// The extension codes whose payload is msgpack again (in
-/// `langgraph.checkpoint.serde.jsonplus`: constructors 0–3, pydantic 4 and 5, delta
-/// snapshots 7).
-const NESTED_CODES: [i8; 7] = [0, 1, 2, 3, 4, 5, 7];
 
 /// A part of the value, in order; parts cover the value without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +64,7 @@ impl Scan<'_> {
     fn can_open(&self, at: usize, end: usize) -> bool {
         match read(self.bytes, at).map(|m| (m.kind, at + m.header)) {
             Some((Kind::Array(_) | Kind::Map(_), _)) => true,
-            Some((Kind::Ext(code), payload)) if NESTED_CODES.contains(&code) => {
+            Some((Kind::Ext(code), payload)) if is_nested(code) => {
                 matches!(
                     read(self.bytes, payload).map(|m| m.kind),
                     Some(Kind::Array(_) | Kind::Map(_))

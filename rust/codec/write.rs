@@ -1,103 +1,139 @@
 //! Writing msgpack with the shortest headers, as ormsgpack does.
 
-pub fn nil(out: &mut Vec<u8>) {
-    out.push(0xc0);
+/// Takes bytes, one piece behind the other.
+pub trait Output {
+    fn put(&mut self, bytes: &[u8]);
+
+    /// The same as two calls of `put`; an output may do better.
+    fn put_both<const N: usize>(&mut self, head: [u8; N], body: &[u8]) {
+        self.put(&head);
+        self.put(body);
+    }
 }
 
-pub fn bool(out: &mut Vec<u8>, value: bool) {
-    out.push(if value { 0xc3 } else { 0xc2 });
+impl Output for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
 }
 
-pub fn signed(out: &mut Vec<u8>, n: i64) {
+pub fn nil(out: &mut impl Output) {
+    out.put(&[0xc0]);
+}
+
+pub fn bool(out: &mut impl Output, value: bool) {
+    out.put(&[if value { 0xc3 } else { 0xc2 }]);
+}
+
+#[inline]
+pub fn signed(out: &mut impl Output, n: i64) {
     if n >= 0 {
         unsigned(out, n as u64);
     } else if n >= -32 {
-        out.push(n as u8);
+        out.put(&[n as u8]);
     } else if n >= i64::from(i8::MIN) {
-        out.extend_from_slice(&[0xd0, n as u8]);
+        out.put(&[0xd0, n as u8]);
     } else if n >= i64::from(i16::MIN) {
-        sized(out, 0xd1, &(n as i16).to_be_bytes());
+        out.put_both([0xd1], &(n as i16).to_be_bytes());
     } else if n >= i64::from(i32::MIN) {
-        sized(out, 0xd2, &(n as i32).to_be_bytes());
+        out.put_both([0xd2], &(n as i32).to_be_bytes());
     } else {
-        sized(out, 0xd3, &n.to_be_bytes());
+        out.put_both([0xd3], &n.to_be_bytes());
     }
 }
 
-pub fn unsigned(out: &mut Vec<u8>, n: u64) {
+#[inline]
+pub fn unsigned(out: &mut impl Output, n: u64) {
     if n < 0x80 {
-        out.push(n as u8);
+        out.put(&[n as u8]);
     } else if n <= u64::from(u8::MAX) {
-        out.extend_from_slice(&[0xcc, n as u8]);
+        out.put(&[0xcc, n as u8]);
     } else if n <= u64::from(u16::MAX) {
-        sized(out, 0xcd, &(n as u16).to_be_bytes());
+        out.put_both([0xcd], &(n as u16).to_be_bytes());
     } else if n <= u64::from(u32::MAX) {
-        sized(out, 0xce, &(n as u32).to_be_bytes());
+        out.put_both([0xce], &(n as u32).to_be_bytes());
     } else {
-        sized(out, 0xcf, &n.to_be_bytes());
+        out.put_both([0xcf], &n.to_be_bytes());
     }
 }
 
-pub fn float(out: &mut Vec<u8>, x: f64) {
-    sized(out, 0xcb, &x.to_be_bytes());
+#[inline]
+pub fn float(out: &mut impl Output, x: f64) {
+    out.put_both([0xcb], &x.to_be_bytes());
 }
 
-pub fn str(out: &mut Vec<u8>, text: &str) {
+#[inline]
+pub fn str(out: &mut impl Output, text: &str) {
     let n = text.len();
     if n < 32 {
-        out.push(0xa0 | n as u8);
+        out.put_both([0xa0 | n as u8], text.as_bytes());
     } else {
-        length(out, [Some(0xd9), Some(0xda), Some(0xdb)], n);
+        sized(out, [0xd9, 0xda, 0xdb], text.as_bytes());
     }
-    out.extend_from_slice(text.as_bytes());
 }
 
-pub fn bin(out: &mut Vec<u8>, bytes: &[u8]) {
-    length(out, [Some(0xc4), Some(0xc5), Some(0xc6)], bytes.len());
-    out.extend_from_slice(bytes);
+pub fn bin(out: &mut impl Output, bytes: &[u8]) {
+    sized(out, [0xc4, 0xc5, 0xc6], bytes);
 }
 
-pub fn array(out: &mut Vec<u8>, items: usize) {
-    if items < 16 {
-        out.push(0x90 | items as u8);
+#[inline]
+pub fn array(out: &mut impl Output, items: usize) {
+    container(out, 0x90, [0xdc, 0xdd], items);
+}
+
+#[inline]
+pub fn map(out: &mut impl Output, entries: usize) {
+    container(out, 0x80, [0xde, 0xdf], entries);
+}
+
+/// An extension object's header, and how many of its bytes count.
+pub fn ext_header(code: i8, payload: usize) -> ([u8; 6], usize) {
+    let code = code as u8;
+    let fixed = match payload {
+        1 => 0xd4,
+        2 => 0xd5,
+        4 => 0xd6,
+        8 => 0xd7,
+        16 => 0xd8,
+        _ => 0,
+    };
+    if fixed != 0 {
+        return ([fixed, code, 0, 0, 0, 0], 2);
+    }
+    let [a, b, c, d] = (payload as u32).to_be_bytes();
+    if payload <= usize::from(u8::MAX) {
+        ([0xc7, d, code, 0, 0, 0], 3)
+    } else if payload <= usize::from(u16::MAX) {
+        ([0xc8, c, d, code, 0, 0], 4)
     } else {
-        length(out, [None, Some(0xdc), Some(0xdd)], items);
+        ([0xc9, a, b, c, d, code], 6)
     }
 }
 
-pub fn map(out: &mut Vec<u8>, entries: usize) {
-    if entries < 16 {
-        out.push(0x80 | entries as u8);
-    } else {
-        length(out, [None, Some(0xde), Some(0xdf)], entries);
+pub fn ext(out: &mut impl Output, code: i8, payload: &[u8]) {
+    let (header, length) = ext_header(code, payload.len());
+    out.put(&header[..length]);
+    out.put(payload);
+}
+
+/// Bytes behind the shortest marker of one, two or four bytes that holds their length.
+#[inline]
+fn sized(out: &mut impl Output, markers: [u8; 3], bytes: &[u8]) {
+    let [a, b, c, d] = (bytes.len() as u32).to_be_bytes();
+    match bytes.len() {
+        0..=0xff => out.put_both([markers[0], d], bytes),
+        0x100..=0xffff => out.put_both([markers[1], c, d], bytes),
+        _ => out.put_both([markers[2], a, b, c, d], bytes),
     }
 }
 
-pub fn ext(out: &mut Vec<u8>, code: i8, payload: &[u8]) {
-    match payload.len() {
-        1 => out.push(0xd4),
-        2 => out.push(0xd5),
-        4 => out.push(0xd6),
-        8 => out.push(0xd7),
-        16 => out.push(0xd8),
-        n => length(out, [Some(0xc7), Some(0xc8), Some(0xc9)], n),
-    }
-    out.push(code as u8);
-    out.extend_from_slice(payload);
-}
-
-fn sized(out: &mut Vec<u8>, marker: u8, bytes: &[u8]) {
-    out.push(marker);
-    out.extend_from_slice(bytes);
-}
-
-/// A length behind the shortest marker of one, two or four bytes that holds it.
-fn length(out: &mut Vec<u8>, markers: [Option<u8>; 3], n: usize) {
-    match (markers, u8::try_from(n), u16::try_from(n)) {
-        ([Some(marker), ..], Ok(n), _) => out.extend_from_slice(&[marker, n]),
-        ([_, Some(marker), _], _, Ok(n)) => sized(out, marker, &n.to_be_bytes()),
-        ([.., Some(marker)], ..) => sized(out, marker, &(n as u32).to_be_bytes()),
-        _ => unreachable!("every kind of object has a length of four bytes"),
+#[inline]
+fn container(out: &mut impl Output, short: u8, markers: [u8; 2], n: usize) {
+    let [a, b, c, d] = (n as u32).to_be_bytes();
+    match n {
+        0..=15 => out.put(&[short | d]),
+        16..=0xffff => out.put(&[markers[0], c, d]),
+        _ => out.put(&[markers[1], a, b, c, d]),
     }
 }
 

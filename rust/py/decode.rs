@@ -1,72 +1,82 @@
 //! From msgpack bytes to the Python objects that `JsonPlusSerializer` makes of them.
 //!
-//! `None` anywhere means that upstream must read the whole value: it decides about what
-//! is odd or broken. Nesting is bounded, and no length is believed before its bytes are
+//! What is odd or broken is left to upstream: as a whole, or, within an extension object, as
+//! that object's payload. Upstream's hook may be heard (it logs, emits events, calls classes),
+//! so before it is called, all bytes around the object are looked at: nothing that was heard
+//! is done a second time. Nesting is bounded, and no length is believed before its bytes are
 //! there.
 
 use pyo3::exceptions::PyException;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyList};
 
-use super::encode::kind_of;
-use super::fits::fits;
-use super::messages::{Class, Codec, Shape, CONSTRUCT, SNAPSHOT};
+use super::codec::Codec;
+use super::raw;
+use super::shared::SharedKeys;
+use crate::codec::ext;
 use crate::codec::marker::{is_plain, read, Kind};
 
-const DEEPEST: usize = 100;
-/// Keys of dicts come again and again: their strings are shared.
-const LONGEST_KEY: usize = 32;
-const KEY_SLOTS: usize = 1024;
-/// What stands behind a model's fields: the text `model_validate_json`.
-const TAIL: &[u8] = b"\xb3model_validate_json";
+/// Containers and extension objects within each other.
+pub const DEEPEST: usize = 100;
 
-/// A value; `None` where upstream must read the whole.
-type Read<'py> = PyResult<Option<Bound<'py, PyAny>>>;
+/// Why a value is not read.
+pub enum Stop {
+    /// Upstream must read it.
+    Doubt,
+    Raised(Box<PyErr>),
+}
 
-/// The last key string for each of some hash values.
-#[derive(Default)]
-pub struct KeyCache(Vec<Option<Py<PyString>>>);
-
-impl KeyCache {
-    fn get<'py>(&mut self, py: Python<'py>, key: &str) -> Bound<'py, PyString> {
-        if key.len() > LONGEST_KEY {
-            return PyString::new(py, key);
-        }
-        if self.0.is_empty() {
-            self.0.resize_with(KEY_SLOTS, || None);
-        }
-        let mut hash = key.len();
-        for byte in key.bytes() {
-            hash = hash.wrapping_mul(31).wrapping_add(usize::from(byte));
-        }
-        let slot = &mut self.0[hash % KEY_SLOTS];
-        if let Some(known) = slot {
-            if known.bind(py).to_str().is_ok_and(|known| known == key) {
-                return known.bind(py).clone();
-            }
-        }
-        let fresh = PyString::new(py, key);
-        *slot = Some(fresh.clone().unbind());
-        fresh
+impl From<PyErr> for Stop {
+    fn from(error: PyErr) -> Self {
+        Self::Raised(Box::new(error))
     }
 }
 
-struct Decoder<'a, 'py> {
-    codec: &'a Codec,
-    py: Python<'py>,
-    hook: &'a Bound<'py, PyAny>,
-    keys: KeyCache,
-    /// Whether all of the bytes were looked at before a hook is called for the first time.
-    is_checked: bool,
+pub type Read<'py> = Result<Bound<'py, PyAny>, Stop>;
+
+/// Bytes that are being read: a whole value, or what an extension object holds.
+struct Level<'a> {
     bytes: &'a [u8],
     at: usize,
+    depth: usize,
+    /// Whether all of it is known to be sound.
+    is_checked: bool,
+}
+
+/// An item of a list, unless reading it stopped.
+struct Item<'py>(Option<Bound<'py, PyAny>>);
+
+impl<'py> IntoPyObject<'py> for Item<'py> {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    #[inline]
+    fn into_pyobject(self, _: Python<'py>) -> PyResult<Self::Output> {
+        self.0.ok_or_else(|| PyException::new_err(()))
+    }
+}
+
+pub struct Decoder<'a, 'py> {
+    pub codec: &'a Codec,
+    pub py: Python<'py>,
+    hook: &'a Bound<'py, PyAny>,
+    keys: SharedKeys,
+    /// How many items lists may still have.
+    room: usize,
+    pub bytes: &'a [u8],
+    pub at: usize,
+    /// The depth at which these bytes begin.
+    base: usize,
+    is_checked: bool,
+    outer: Vec<Level<'a>>,
+    /// Whether extension objects are left to upstream, with all that is around them.
+    is_strict: bool,
 }
 
 /// The value of these bytes; `None` where upstream must read them.
 pub fn decode<'py>(
     codec: &Codec,
-    py: Python<'py>,
     bytes: &[u8],
     hook: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
@@ -77,291 +87,290 @@ pub fn decode<'py>(
         .map(|mut keys| std::mem::take(&mut *keys));
     let mut decoder = Decoder {
         codec,
-        py,
+        py: hook.py(),
         hook,
         keys: keys.unwrap_or_default(),
-        is_checked: false,
+        room: bytes.len(),
         bytes,
         at: 0,
+        base: 0,
+        is_checked: false,
+        outer: Vec::new(),
+        is_strict: false,
     };
     let value = decoder.value(0);
     let is_whole = decoder.at == bytes.len();
-    if let Ok(mut keys) = codec.keys.try_lock() {
-        *keys = decoder.keys;
+    let keys = decoder.keys;
+    if let Ok(mut shared) = codec.keys.try_lock() {
+        *shared = keys;
     }
-    Ok(value?.filter(|_| is_whole))
+    match value {
+        Ok(value) => Ok(Some(value).filter(|_| is_whole)),
+        Err(Stop::Doubt) => Ok(None),
+        Err(Stop::Raised(error)) => Err(*error),
+    }
 }
 
 impl<'a, 'py> Decoder<'a, 'py> {
-    fn value(&mut self, depth: usize) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(&first) = self.bytes.get(self.at) else {
-            return Ok(None);
-        };
-        // Short texts are most of what there is.
-        if first & 0xe0 == 0xa0 {
-            let start = self.at + 1;
-            let end = start + usize::from(first & 0x1f);
-            let text = self.bytes.get(start..end);
-            self.at = end;
-            let text = text.and_then(|text| PyString::from_bytes(self.py, text).ok());
-            return Ok(text.map(Bound::into_any));
-        }
-        let Some(marker) = read(self.bytes, self.at) else {
-            return Ok(None);
-        };
-        if depth > DEEPEST {
-            return Ok(None);
-        }
-        let start = self.at + marker.header;
-        let Some(body) = self.bytes.get(start..start + marker.body) else {
-            return Ok(None);
-        };
-        self.at = start + marker.body;
-        let py = self.py;
-        let value = match marker.kind {
-            Kind::Array(count) => return self.list(count, depth),
-            Kind::Map(count) => return self.dict(count, depth),
-            Kind::Ext(code) => return self.ext(code, body, depth),
-            Kind::Flat => match first {
-                0xc0 => py.None().into_bound(py),
-                0xc2 | 0xc3 => (first == 0xc3).into_pyobject(py)?.to_owned().into_any(),
-                0x00..=0x7f => i64::from(first).into_pyobject(py)?.into_any(),
-                0xe0..=0xff => i64::from(first as i8).into_pyobject(py)?.into_any(),
-                0xa0..=0xbf | 0xd9..=0xdb => match PyString::from_bytes(py, body) {
-                    Ok(text) => text.into_any(),
-                    Err(_) => return Ok(None),
-                },
-                0xc4..=0xc6 => PyBytes::new(py, body).into_any(),
-                0xcc..=0xcf => unsigned(body).into_pyobject(py)?.into_any(),
-                0xd0..=0xd3 => signed(body).into_pyobject(py)?.into_any(),
-                0xcb => f64::from_bits(unsigned(body)).into_pyobject(py)?.into_any(),
-                // Upstream widens floats of 32 bits in its own way.
-                _ => return Ok(None),
-            },
-        };
-        Ok(Some(value))
+    #[inline]
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Stop> {
+        let end = self.at.checked_add(length).ok_or(Stop::Doubt)?;
+        let taken = self.bytes.get(self.at..end).ok_or(Stop::Doubt)?;
+        self.at = end;
+        Ok(taken)
     }
 
-    fn list(&mut self, count: u32, depth: usize) -> PyResult<Option<Bound<'py, PyAny>>> {
-        // No length is believed before its items are there.
-        let mut items = Vec::with_capacity((count as usize).min(64));
-        for _ in 0..count {
-            match self.value(depth + 1)? {
-                Some(item) => items.push(item),
-                None => return Ok(None),
+    #[inline]
+    fn take_exactly<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
+        let rest = self.bytes.get(self.at..).ok_or(Stop::Doubt)?;
+        let taken = rest.first_chunk::<N>().ok_or(Stop::Doubt)?;
+        self.at += N;
+        Ok(*taken)
+    }
+
+    pub fn value(&mut self, depth: usize) -> Read<'py> {
+        let first = *self.bytes.get(self.at).ok_or(Stop::Doubt)?;
+        match first {
+            // Short texts and small numbers are most of what there is.
+            0xa0..=0xbf => {
+                self.at += 1;
+                let text = self.take(usize::from(first & 0x1f))?;
+                self.text(text)
             }
+            0x00..=0x7f => {
+                self.at += 1;
+                self.int(i64::from(first))
+            }
+            0x80..=0x8f => {
+                self.at += 1;
+                self.dict(u32::from(first & 0x0f), depth)
+            }
+            0x90..=0x9f => {
+                self.at += 1;
+                self.list(u32::from(first & 0x0f), depth)
+            }
+            0xc0 => {
+                self.at += 1;
+                Ok(self.py.None().into_bound(self.py))
+            }
+            0xc2 | 0xc3 => {
+                self.at += 1;
+                Ok(PyBool::new(self.py, first == 0xc3).to_owned().into_any())
+            }
+            0xe0..=0xff => {
+                self.at += 1;
+                self.int(i64::from(first as i8))
+            }
+            0xd9 => {
+                let [_, length] = self.take_exactly()?;
+                let text = self.take(usize::from(length))?;
+                self.text(text)
+            }
+            0xcb => {
+                let [_, bits @ ..]: [u8; 9] = self.take_exactly()?;
+                Ok(PyFloat::new(self.py, f64::from_be_bytes(bits)).into_any())
+            }
+            0xcd => {
+                let [_, a, b] = self.take_exactly()?;
+                self.int(i64::from(u16::from_be_bytes([a, b])))
+            }
+            _ => self.long(first, depth),
         }
-        Ok(Some(PyList::new(self.py, items)?.into_any()))
     }
 
-    fn key(&mut self, depth: usize) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let (header, length) = match self.bytes.get(self.at) {
-            Some(first @ 0xa0..=0xbf) => (1, usize::from(first & 0x1f)),
-            Some(0xd9..=0xdb) => match read(self.bytes, self.at) {
-                Some(marker) => (marker.header, marker.body),
-                None => return Ok(None),
+    /// A value with a header of more than a byte.
+    fn long(&mut self, first: u8, depth: usize) -> Read<'py> {
+        let marker = read(self.bytes, self.at).ok_or(Stop::Doubt)?;
+        self.at += marker.header;
+        let body = self.take(marker.body)?;
+        let py = self.py;
+        match marker.kind {
+            Kind::Array(count) => self.list(count, depth),
+            Kind::Map(count) => self.dict(count, depth),
+            Kind::Ext(code) => self.ext(code, body, depth),
+            Kind::Flat => match first {
+                0xd9..=0xdb => self.text(body),
+                0xc4..=0xc6 => Ok(PyBytes::new(py, body).into_any()),
+                0xcc..=0xce | 0xd0..=0xd3 => self.int(signed(body, first >= 0xd0)),
+                0xcf => Ok(unsigned(body)
+                    .into_pyobject(py)
+                    .map_err(PyErr::from)?
+                    .into_any()),
+                // Upstream widens floats of 32 bits in its own way.
+                _ => Err(Stop::Doubt),
             },
-            // Which containers and extension objects may be keys is upstream's to say.
-            Some(0x80..=0x9f | 0xc7..=0xc9 | 0xd4..=0xd8 | 0xdc..=0xdf) | None => return Ok(None),
-            Some(_) => return self.value(depth),
-        };
-        let start = self.at + header;
-        self.at = start + length;
-        let text = self
-            .bytes
-            .get(start..self.at)
-            .and_then(|text| std::str::from_utf8(text).ok());
-        Ok(text.map(|text| self.keys.get(self.py, text).into_any()))
+        }
     }
 
-    fn dict(&mut self, count: u32, depth: usize) -> PyResult<Option<Bound<'py, PyAny>>> {
+    #[inline]
+    fn text(&self, bytes: &[u8]) -> Read<'py> {
+        Ok(raw::text(self.py, bytes).ok_or(Stop::Doubt)?.into_any())
+    }
+
+    #[inline]
+    fn int(&self, n: i64) -> Read<'py> {
+        Ok(n.into_pyobject(self.py).map_err(PyErr::from)?.into_any())
+    }
+
+    fn list(&mut self, count: u32, depth: usize) -> Read<'py> {
+        check(depth)?;
+        if count == 0 {
+            return Ok(PyList::empty(self.py).into_any());
+        }
+        // An item takes a byte at least, so all lists together have no more than there are bytes.
+        self.room = self.room.checked_sub(count as usize).ok_or(Stop::Doubt)?;
+        let py = self.py;
+        let mut stop = None;
+        let items = (0..count).map(|_| match self.value(depth + 1) {
+            Ok(item) => Item(Some(item)),
+            Err(why) => {
+                stop = Some(why);
+                Item(None)
+            }
+        });
+        let list = PyList::new(py, items);
+        match stop {
+            Some(stop) => Err(stop),
+            None => Ok(list?.into_any()),
+        }
+    }
+
+    fn dict(&mut self, count: u32, depth: usize) -> Read<'py> {
+        check(depth)?;
         let dict = PyDict::new(self.py);
         for _ in 0..count {
-            let Some(key) = self.key(depth + 1)? else {
-                return Ok(None);
-            };
-            let Some(value) = self.value(depth + 1)? else {
-                return Ok(None);
-            };
+            let key = self.key(depth + 1)?;
+            let value = self.value(depth + 1)?;
             dict.set_item(key, value)?;
         }
-        Ok(Some(dict.into_any()))
+        Ok(dict.into_any())
     }
 
-    /// Read an extension object's payload, then go on behind it.
-    fn inside<T>(
+    #[inline]
+    fn key(&mut self, depth: usize) -> Read<'py> {
+        let first = *self.bytes.get(self.at).ok_or(Stop::Doubt)?;
+        let (header, length) = match first {
+            0xa0..=0xbf => (1, usize::from(first & 0x1f)),
+            0xd9..=0xdb => {
+                let marker = read(self.bytes, self.at).ok_or(Stop::Doubt)?;
+                (marker.header, marker.body)
+            }
+            // Which containers and extension objects may be keys is upstream's to say.
+            0x80..=0x9f | 0xc7..=0xc9 | 0xd4..=0xd8 | 0xdc..=0xdf => return Err(Stop::Doubt),
+            _ => return self.value(depth),
+        };
+        self.at += header;
+        let bytes = self.take(length)?;
+        Ok(self.keys.get(self.py, bytes).ok_or(Stop::Doubt)?.into_any())
+    }
+
+    /// Read what an extension object holds, then go on behind it.
+    pub fn inside(
         &mut self,
         payload: &'a [u8],
-        at: usize,
-        work: impl FnOnce(&mut Self) -> PyResult<T>,
-    ) -> PyResult<T> {
-        let outer = (self.bytes, self.at);
-        (self.bytes, self.at) = (payload, at);
+        depth: usize,
+        work: impl FnOnce(&mut Self) -> Read<'py>,
+    ) -> Read<'py> {
+        self.outer.push(Level {
+            bytes: self.bytes,
+            at: self.at,
+            depth: self.base,
+            is_checked: self.is_checked,
+        });
+        (self.bytes, self.at, self.base, self.is_checked) = (payload, 0, depth, false);
         let done = work(self);
-        (self.bytes, self.at) = outer;
-        done
+        let is_whole = self.at == payload.len();
+        if let Some(outer) = self.outer.pop() {
+            (self.bytes, self.at) = (outer.bytes, outer.at);
+            (self.base, self.is_checked) = (outer.depth, outer.is_checked);
+        }
+        if is_whole {
+            done
+        } else {
+            done.and(Err(Stop::Doubt))
+        }
     }
 
     fn ext(&mut self, code: i8, payload: &'a [u8], depth: usize) -> Read<'py> {
-        // What upstream must read, it must read before hooks have run: they may be heard.
-        if !self.is_checked {
-            if !is_plain(self.bytes, DEEPEST, true) {
-                return Ok(None);
-            }
-            self.is_checked = true;
+        if self.is_strict {
+            return Err(Stop::Doubt);
         }
-        if code == SNAPSHOT {
-            if !is_plain(payload, DEEPEST.saturating_sub(depth), true) {
-                return Ok(None);
-            }
-            let value = self.inside(payload, 0, |inner| inner.value(depth + 1))?;
-            let Some(value) = value else {
-                return Ok(None);
-            };
-            return self.called(self.codec.snapshot.bind(self.py).call1((value,)));
+        let made = match code {
+            _ if depth + 1 >= DEEPEST => Err(Stop::Doubt),
+            ext::MODEL => self.message(payload, depth),
+            ext::CALL_ONE..=ext::CALL_METHOD => self.called(code, payload, depth),
+            ext::SNAPSHOT => self.snapshot(payload, depth),
+            ext::ARRAY => self.array(payload),
+            _ => Err(Stop::Doubt),
+        };
+        match made {
+            Err(Stop::Doubt) => self.hooked(code, payload),
+            made => made,
         }
-        if code == CONSTRUCT {
-            if let Some((class, at)) = self.named(payload) {
-                if is_plain(payload, DEEPEST / 2, false) {
-                    return self.message(class, at, payload);
-                }
-            }
-        }
-        self.hooked(code, payload)
     }
 
-    fn hooked(&self, code: i8, payload: &[u8]) -> Read<'py> {
-        self.called(self.hook.call1((code, PyBytes::new(self.py, payload))))
+    /// Read within extension objects that are part of the object, or not at all.
+    pub fn strictly<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.is_strict = true;
+        let done = work(self);
+        self.is_strict = false;
+        done
+    }
+
+    /// What upstream's hook makes of an extension object.
+    pub fn hooked(&mut self, code: i8, payload: &[u8]) -> Read<'py> {
+        self.check_all()?;
+        let hook = self.hook;
+        self.result(hook.call1((code, PyBytes::new(self.py, payload))))
+    }
+
+    /// See that upstream will not have to read again, because of what is still to come, what
+    /// it is heard reading now.
+    pub fn check_all(&mut self) -> Result<(), Stop> {
+        let is_sound = |bytes, depth| is_plain(bytes, DEEPEST.saturating_sub(depth));
+        for level in &mut self.outer {
+            level.is_checked = level.is_checked || is_sound(level.bytes, level.depth);
+            if !level.is_checked {
+                return Err(Stop::Doubt);
+            }
+        }
+        self.is_checked = self.is_checked || is_sound(self.bytes, self.base);
+        if self.is_checked {
+            Ok(())
+        } else {
+            Err(Stop::Doubt)
+        }
     }
 
     /// What a call gave. How an error in it ends is upstream's to say.
-    fn called(&self, result: PyResult<Bound<'py, PyAny>>) -> Read<'py> {
-        match result {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if error.is_instance_of::<PyException>(self.py) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The message that a plain payload describes, built without its class's validators
-    /// where that is proven to make no difference.
-    fn message(&mut self, class: &'a Class, at: usize, payload: &'a [u8]) -> Read<'py> {
-        let py = self.py;
-        let state = PyDict::new(py);
-        let shape = self.inside(payload, at, |inner| inner.fields(class, &state))?;
-        let Some(shape) = shape else {
-            return self.hooked(CONSTRUCT, payload);
-        };
-        match class.builds.get(shape) {
-            Some(true) => self.build(class, state).map(Some),
-            Some(false) => self.hooked(CONSTRUCT, payload),
-            None => {
-                // The first of its shape is made both ways.
-                let Some(theirs) = self.hooked(CONSTRUCT, payload)? else {
-                    return Ok(None);
-                };
-                let ours = self.build(class, state)?;
-                let is_same = theirs.get_type().is(class.class.bind(py))
-                    && are_equal(&ours, &theirs).unwrap_or(false);
-                class.builds.set(shape, is_same);
-                Ok(Some(theirs))
+    pub fn result(&self, result: PyResult<Bound<'py, PyAny>>) -> Read<'py> {
+        result.map_err(|error| {
+            if error.is_instance_of::<PyException>(self.py) {
+                Stop::Doubt
+            } else {
+                Stop::from(error)
             }
-        }
-    }
-
-    /// The class that a payload names, and where its fields begin.
-    fn named(&self, payload: &[u8]) -> Option<(&'a Class, usize)> {
-        if payload.first() != Some(&0x94) {
-            return None;
-        }
-        let mut at = 1;
-        let mut text = || {
-            let marker = read(payload, at)?;
-            let is_text = matches!(payload[at], 0xa0..=0xbf | 0xd9..=0xdb);
-            let body = payload.get(at + marker.header..at + marker.header + marker.body)?;
-            at += marker.header + marker.body;
-            is_text.then(|| std::str::from_utf8(body).ok()).flatten()
-        };
-        let (module, name) = (text()?, text()?);
-        Some((self.codec.class_named(module, name)?, at))
-    }
-
-    /// Put exactly the class's fields into `state`, in its order; `None` where they are
-    /// others, or where the class would do something about them.
-    fn fields(&mut self, class: &Class, state: &Bound<'py, PyDict>) -> PyResult<Option<Shape>> {
-        let marker = read(self.bytes, self.at);
-        let Some((Kind::Map(count), header)) = marker.map(|m| (m.kind, m.header)) else {
-            return Ok(None);
-        };
-        if count as usize != class.fields.len() {
-            return Ok(None);
-        }
-        self.at += header;
-        let mut shape = Shape::default();
-        for (at, field) in class.fields.iter().enumerate() {
-            // Upstream writes them in this order; a record in another one is not its own.
-            let rest = &self.bytes[self.at..];
-            if !rest.starts_with(&field.encoded) {
-                return Ok(None);
-            }
-            self.at += field.encoded.len();
-            let Some(value) = self.value(1)? else {
-                return Ok(None);
-            };
-            if !fits(class, field.holds, &value, true) {
-                return Ok(None);
-            }
-            shape.note(at, kind_of(&value));
-            state.set_item(field.key.bind(self.py), value)?;
-        }
-        Ok((self.bytes[self.at..] == *TAIL).then_some(shape))
-    }
-
-    fn build(&self, class: &Class, state: Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
-        let py = self.py;
-        let object = self
-            .codec
-            .allocate
-            .bind(py)
-            .call1((class.class.bind(py),))?;
-        let set = self.codec.set.bind(py);
-        let extra = class.has_extra.then(|| PyDict::new(py));
-        set.call1((&object, intern!(py, "__dict__"), state))?;
-        let names = class.names.bind(py).call_method0(intern!(py, "copy"))?;
-        set.call1((&object, intern!(py, "__pydantic_fields_set__"), names))?;
-        set.call1((&object, intern!(py, "__pydantic_extra__"), extra))?;
-        set.call1((&object, intern!(py, "__pydantic_private__"), py.None()))?;
-        Ok(object)
+        })
     }
 }
 
-/// Whether two objects of one class have the same state.
-fn are_equal(one: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> PyResult<bool> {
-    // Of plain values the representation tells all: types, order, and NaN, which equals
-    // nothing.
-    let fields = |object: &Bound<'_, PyAny>| -> PyResult<String> {
-        Ok(object.getattr("__dict__")?.repr()?.to_string())
-    };
-    if fields(one)? != fields(other)? {
-        return Ok(false);
+fn check(depth: usize) -> Result<(), Stop> {
+    if depth < DEEPEST {
+        Ok(())
+    } else {
+        Err(Stop::Doubt)
     }
-    for part in [
-        "__pydantic_fields_set__",
-        "__pydantic_extra__",
-        "__pydantic_private__",
-    ] {
-        if !one.getattr(part)?.eq(other.getattr(part)?)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 fn unsigned(body: &[u8]) -> u64 {
     body.iter().fold(0, |n, byte| n << 8 | u64::from(*byte))
 }
 
-fn signed(body: &[u8]) -> i64 {
-    let shift = 64 - 8 * body.len() as u32;
+fn signed(body: &[u8], has_sign: bool) -> i64 {
+    let shift = if has_sign {
+        64 - 8 * body.len() as u32
+    } else {
+        0
+    };
     ((unsigned(body) << shift) as i64) >> shift
 }

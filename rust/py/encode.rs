@@ -1,270 +1,349 @@
 //! From Python objects to the bytes that `JsonPlusSerializer` makes of them.
 //!
-//! Plain values and LangChain's messages are read here; whatever else is met is given to
-//! the upstream serializer, and its bytes are taken as they are. `None` anywhere means
-//! that upstream must do the whole value: it decides about limits and errors.
+//! Most of what is met is written without running Python (`quiet`). Where Python has to run, it
+//! may change the containers that are being written. So before it does, what is left of each of
+//! them is copied, and from there on the copies are written: the bytes are of what was there.
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple,
 };
 
-use super::fits::{fits, is_text};
-use super::messages::{Class, Codec, Shape, CONSTRUCT};
-use crate::codec::marker::nesting;
-use crate::codec::write;
+use super::buffer::Buffer;
+use super::codec::Codec;
+use super::raw::{self, Integer};
+use super::scalars::{Entries, Items};
+use crate::codec::write::{self, Output};
 
-/// Upstream refuses at 255 levels; it shall be the one to do so.
-const DEEPEST: usize = 100;
-/// Down to here a container is tried as a plain one first: what is found not to be one is
-/// read again.
-const TRIED: usize = 1;
+/// Upstream refuses at 255 levels, and at others where Python's stack ends; it shall be the one
+/// to do so.
+pub const DEEPEST: usize = 100;
+
+/// Why a value is not written.
+pub enum Stop {
+    /// Upstream must write the whole of it: it decides about limits and errors.
+    Doubt,
+    /// Python has to run for what is in `Encoder::blocked`.
+    Blocked,
+    Raised(Box<PyErr>),
+}
+
+impl From<PyErr> for Stop {
+    fn from(error: PyErr) -> Self {
+        Self::Raised(Box::new(error))
+    }
+}
+
+pub type Done = Result<(), Stop>;
+
+/// What is left to write of something in which Python has to run.
+pub enum Rest<'py> {
+    Items(Vec<Bound<'py, PyAny>>, usize),
+    Entries(Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>, usize),
+    /// An extension object that began here.
+    Ext(usize, i8),
+}
 
 /// One value on its way to bytes.
-struct Encoder<'a, 'py> {
-    codec: &'a Codec,
-    py: Python<'py>,
+pub struct Encoder<'a, 'py> {
+    pub codec: &'a Codec,
+    pub py: Python<'py>,
+    pub out: Buffer<'py>,
+    /// What Python has to run for, with its depth; nothing for a key.
+    pub blocked: Option<(Bound<'py, PyAny>, usize)>,
+    /// The innermost first.
+    pub rests: Vec<Rest<'py>>,
 }
 
 /// The bytes of a value; `None` where upstream must make them.
-pub fn encode(codec: &Codec, object: &Bound<'_, PyAny>) -> PyResult<Option<Vec<u8>>> {
-    let mut out = Vec::with_capacity(256);
-    let done = Encoder {
-        codec,
-        py: object.py(),
+pub fn encode<'py>(
+    codec: &Codec,
+    object: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let mut encoder = Encoder::new(codec, object.py())?;
+    match encoder.value(object, 0) {
+        // Beyond this a length of four bytes may not have held what was written.
+        Ok(()) if u32::try_from(encoder.out.len()).is_ok() => encoder.out.finish().map(Some),
+        Ok(()) | Err(Stop::Doubt | Stop::Blocked) => Ok(None),
+        Err(Stop::Raised(error)) => Err(*error),
     }
-    .value(&mut out, object, 0)?;
-    // Beyond this a length of four bytes may not have held what was written.
-    Ok(done
-        .map(|()| out)
-        .filter(|out| u32::try_from(out.len()).is_ok()))
 }
 
-/// Done, or not to be done here.
-type Done = PyResult<Option<()>>;
+impl<'a, 'py> Encoder<'a, 'py> {
+    pub fn new(codec: &'a Codec, py: Python<'py>) -> PyResult<Self> {
+        Ok(Self {
+            codec,
+            py,
+            out: Buffer::new(py)?,
+            blocked: None,
+            rests: Vec::new(),
+        })
+    }
 
-const OK: Done = Ok(Some(()));
+    /// Write a value, running Python where it must.
+    pub fn value(&mut self, object: &Bound<'py, PyAny>, depth: usize) -> Done {
+        let done = self.quiet(object, depth);
+        self.finished(done)
+    }
 
-impl<'py> Encoder<'_, 'py> {
-    fn value(&self, out: &mut Vec<u8>, object: &Bound<'py, PyAny>, depth: usize) -> Done {
-        if depth > DEEPEST {
-            return Ok(None);
+    /// Go on where something stopped because Python has to run.
+    pub fn finished(&mut self, done: Done) -> Done {
+        if !matches!(done, Err(Stop::Blocked)) {
+            return done;
         }
-        if let Ok(text) = object.cast_exact::<PyString>() {
-            match text.to_str() {
-                Ok(text) => write::str(out, text),
-                Err(_) => return self.upstream(out, object, depth),
-            }
-        } else if object.is_none() {
-            write::nil(out);
-        } else if depth <= TRIED && self.is_done_plainly(out, object) {
-            return OK;
-        } else if let Ok(dict) = object.cast_exact::<PyDict>() {
-            return self.dict(out, dict, depth);
-        } else if let Ok(list) = object.cast_exact::<PyList>() {
-            // A copy: what upstream calls for an item may change the list.
-            let items: Vec<_> = list.iter().collect();
-            write::array(out, items.len());
-            for item in items {
-                if self.value(out, &item, depth + 1)?.is_none() {
-                    return Ok(None);
+        let rests = std::mem::take(&mut self.rests);
+        if let Some((object, depth)) = self.blocked.take() {
+            self.aloud(&object, depth)?;
+        }
+        for rest in rests {
+            match rest {
+                Rest::Items(items, depth) => {
+                    for item in items {
+                        self.value(&item, depth)?;
+                    }
                 }
+                Rest::Entries(entries, depth) => {
+                    for (key, value) in entries {
+                        self.any_key(&key)?;
+                        self.value(&value, depth)?;
+                    }
+                }
+                Rest::Ext(start, code) => self.out.end_ext(start, code),
             }
+        }
+        Ok(())
+    }
+
+    /// Write a value without running Python.
+    pub fn quiet(&mut self, object: &Bound<'py, PyAny>, depth: usize) -> Done {
+        if let Ok(text) = object.cast_exact::<PyString>() {
+            return self.text(text);
+        }
+        if object.is_none() {
+            write::nil(&mut self.out);
+        } else if let Ok(dict) = object.cast_exact::<PyDict>() {
+            return self.dict(dict, depth);
+        } else if let Ok(list) = object.cast_exact::<PyList>() {
+            return self.list(list, depth);
         } else if let Ok(int) = object.cast_exact::<PyInt>() {
-            if let Ok(n) = int.extract::<i64>() {
-                write::signed(out, n);
-            } else if let Ok(n) = int.extract::<u64>() {
-                write::unsigned(out, n);
-            } else {
-                return Ok(None);
-            }
+            return self.int(int);
         } else if let Ok(value) = object.cast_exact::<PyBool>() {
-            write::bool(out, value.is_true());
+            write::bool(&mut self.out, value.is_true());
         } else if let Ok(float) = object.cast_exact::<PyFloat>() {
-            write::float(out, float.value());
+            write::float(&mut self.out, float.value());
         } else if let Ok(tuple) = object.cast_exact::<PyTuple>() {
-            write::array(out, tuple.len());
-            for item in tuple {
-                if self.value(out, &item, depth + 1)?.is_none() {
-                    return Ok(None);
-                }
-            }
+            return self.tuple(tuple, depth);
         } else if let Ok(bytes) = object.cast_exact::<PyBytes>() {
-            write::bin(out, bytes.as_bytes());
-        } else if let Ok(bytes) = object.cast_exact::<PyByteArray>() {
-            write::bin(out, &bytes.to_vec());
+            write::bin(&mut self.out, bytes.as_bytes());
         } else {
-            return self.other(out, object, depth);
+            return self.other(object, depth);
         }
-        OK
+        Ok(())
     }
 
-    fn dict(&self, out: &mut Vec<u8>, dict: &Bound<'py, PyDict>, depth: usize) -> Done {
-        let start = out.len();
-        // A copy, as of lists.
-        let entries: Vec<_> = dict.iter().collect();
-        write::map(out, entries.len());
-        for (key, value) in entries {
-            let key = key.cast_exact::<PyString>().ok();
-            let Some(key) = key.and_then(|key| key.to_str().ok()) else {
-                // Upstream knows which keys it takes, and as what.
-                out.truncate(start);
-                return self.upstream(out, dict, depth);
+    /// What is none of the plain types, in the order in which ormsgpack asks.
+    fn other(&mut self, object: &Bound<'py, PyAny>, depth: usize) -> Done {
+        if let Some(class) = self.codec.message_class(object) {
+            return self.message(class, object, depth);
+        }
+        if !self.codec.classes.is_enum(object) {
+            if let Ok(text) = object.cast::<PyString>() {
+                return self.text(text);
+            } else if let Ok(int) = object.cast::<PyInt>() {
+                return self.int(int);
+            } else if let Ok(list) = object.cast::<PyList>() {
+                return self.list(list, depth);
+            } else if let Ok(dict) = object.cast::<PyDict>() {
+                return self.dict(dict, depth);
+            } else if object.is_exact_instance_of::<PyByteArray>() {
+                let written = raw::with_buffer(object, |bytes| write::bin(&mut self.out, bytes));
+                return written.ok_or(Stop::Doubt);
+            }
+        }
+        self.typed(object, depth)
+    }
+
+    /// Python has to run for an object.
+    pub fn block(&mut self, object: &Bound<'py, PyAny>, depth: usize) -> Done {
+        self.blocked = Some((object.clone(), depth));
+        Err(Stop::Blocked)
+    }
+
+    pub fn text(&mut self, text: &Bound<'py, PyString>) -> Done {
+        if let Some(text) = raw::utf8(text.as_borrowed()) {
+            write::str(&mut self.out, text);
+            return Ok(());
+        }
+        // Lone surrogates become question marks. The method is looked up on `str`: a subclass
+        // may have its own.
+        let encode = self.py.get_type::<PyString>().getattr("encode")?;
+        let bytes = encode.call1((text, "utf-8", "replace"))?;
+        let bytes = bytes.cast::<PyBytes>().map_err(PyErr::from)?.as_bytes();
+        let text = std::str::from_utf8(bytes).map_err(|_| Stop::Doubt)?;
+        write::str(&mut self.out, text);
+        Ok(())
+    }
+
+    fn int(&mut self, int: &Bound<'py, PyInt>) -> Done {
+        match raw::integer(int.as_borrowed()) {
+            Some(Integer::Signed(n)) => write::signed(&mut self.out, n),
+            Some(Integer::Unsigned(n)) => write::unsigned(&mut self.out, n),
+            None => return Err(Stop::Doubt),
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, list: &Bound<'py, PyList>, depth: usize) -> Done {
+        check(depth)?;
+        let mut left = list.len();
+        write::array(&mut self.out, left);
+        let mut items = Items::of(list);
+        while let Some(item) = items.write_scalars(&mut self.out, &mut left) {
+            left = left.checked_sub(1).ok_or(Stop::Doubt)?;
+            let done = self.quiet(&item, depth + 1);
+            if matches!(done, Err(Stop::Blocked)) {
+                let rest = items.by_ref().collect();
+                self.rests.push(Rest::Items(rest, depth + 1));
+            }
+            done?;
+        }
+        // Another number than announced if something ran after all.
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(Stop::Doubt)
+        }
+    }
+
+    pub fn tuple(&mut self, tuple: &Bound<'py, PyTuple>, depth: usize) -> Done {
+        write::array(&mut self.out, tuple.len());
+        self.items(tuple.iter(), depth)
+    }
+
+    /// The items of a container that was announced already.
+    pub fn items(
+        &mut self,
+        mut items: impl Iterator<Item = Bound<'py, PyAny>>,
+        depth: usize,
+    ) -> Done {
+        check(depth)?;
+        while let Some(item) = items.next() {
+            let done = self.quiet(&item, depth + 1);
+            if matches!(done, Err(Stop::Blocked)) {
+                let rest = items.by_ref().collect();
+                self.rests.push(Rest::Items(rest, depth + 1));
+            }
+            done?;
+        }
+        Ok(())
+    }
+
+    pub fn dict(&mut self, dict: &Bound<'py, PyDict>, depth: usize) -> Done {
+        check(depth)?;
+        let mut left = dict.len();
+        write::map(&mut self.out, left);
+        let mut entries = Entries::of(dict);
+        while let Some((key, value, is_key_written)) =
+            entries.write_scalars(&mut self.out, &mut left)
+        {
+            left = left.checked_sub(1).ok_or(Stop::Doubt)?;
+            let start = self.out.len();
+            let mut done = if is_key_written {
+                Ok(())
+            } else {
+                self.key(&key)
             };
-            write::str(out, key);
-            if self.value(out, &value, depth + 1)?.is_none() {
-                return Ok(None);
+            if done.is_ok() {
+                done = self.quiet(&value, depth + 1);
+                if matches!(done, Err(Stop::Blocked)) {
+                    let rest = entries.by_ref().collect();
+                    self.rests.push(Rest::Entries(rest, depth + 1));
+                }
+            } else if matches!(done, Err(Stop::Blocked)) {
+                self.out.truncate(start);
+                let rest = std::iter::once((key, value)).chain(entries.by_ref());
+                self.rests.push(Rest::Entries(rest.collect(), depth + 1));
             }
+            done?;
         }
-        OK
-    }
-
-    fn upstream(&self, out: &mut Vec<u8>, object: &Bound<'py, PyAny>, depth: usize) -> Done {
-        let typed = self.codec.dumps.bind(self.py).call1((object,))?;
-        let (tag, bytes) = typed.extract::<(Bound<'py, PyString>, Bound<'py, PyBytes>)>()?;
-        // Called for a part, upstream does not know how deep that part lies.
-        if tag != "msgpack" || depth + nesting(bytes.as_bytes()) > DEEPEST {
-            return Ok(None);
-        }
-        out.extend_from_slice(bytes.as_bytes());
-        OK
-    }
-
-    fn other(&self, out: &mut Vec<u8>, object: &Bound<'py, PyAny>, depth: usize) -> Done {
-        let class = self.codec.class_of(object);
-        let Some(class) = class else {
-            return self.upstream(out, object, depth);
-        };
-        let mut payload = Vec::with_capacity(1024);
-        let Some(shape) = self.message(&mut payload, class, object)? else {
-            return self.upstream(out, object, depth);
-        };
-        let start = out.len();
-        write::ext(out, CONSTRUCT, &payload);
-        match class.encodes.get(shape) {
-            Some(true) => OK,
-            Some(false) => {
-                out.truncate(start);
-                self.upstream(out, object, depth)
-            }
-            None => {
-                // The first of its shape is made both ways.
-                let own = out.split_off(start);
-                let done = self.upstream(out, object, depth)?;
-                class
-                    .encodes
-                    .set(shape, done.is_some() && out[start..] == own[..]);
-                Ok(done)
-            }
-        }
-    }
-
-    /// `[module, name, fields, "model_validate_json"]`, if the fields are plain enough for
-    /// `model_dump()` to leave them as they are.
-    fn message(
-        &self,
-        out: &mut Vec<u8>,
-        class: &Class,
-        object: &Bound<'py, PyAny>,
-    ) -> PyResult<Option<Shape>> {
-        let py = self.py;
-        let fields = object.getattr(intern!(py, "__dict__"))?;
-        let Ok(fields) = fields.cast_exact::<PyDict>() else {
-            return Ok(None);
-        };
-        let extra = object.getattr(intern!(py, "__pydantic_extra__"))?;
-        let has_extra = match extra.cast_exact::<PyDict>() {
-            Ok(extra) => !extra.is_empty(),
-            Err(_) => !extra.is_none(),
-        };
-        if has_extra || fields.len() != class.fields.len() {
-            return Ok(None);
-        }
-        let mut shape = Shape::default();
-        write::array(out, 4);
-        write::str(out, &class.module);
-        write::str(out, &class.name);
-        write::map(out, fields.len());
-        // Nothing in this loop calls into Python, so the dict stays as it is. `model_dump()`
-        // follows its order.
-        for (at, ((key, value), field)) in fields.iter().zip(&class.fields).enumerate() {
-            let is_next = key.is(field.key.bind(py)) || is_text(&key, &field.name);
-            if !is_next || !fits(class, field.holds, &value, false) {
-                return Ok(None);
-            }
-            write::str(out, &field.name);
-            if self.plain(out, &value, 0).is_none() {
-                return Ok(None);
-            }
-            shape.note(at, kind_of(&value));
-        }
-        write::str(out, "model_validate_json");
-        Ok(Some(shape))
-    }
-
-    /// Write a container that holds plain values alone, which needs no copy of it.
-    fn is_done_plainly(&self, out: &mut Vec<u8>, object: &Bound<'py, PyAny>) -> bool {
-        let start = out.len();
-        let is_container =
-            object.is_exact_instance_of::<PyDict>() || object.is_exact_instance_of::<PyList>();
-        let is_done = is_container && self.plain(out, object, 0).is_some();
-        if !is_done {
-            out.truncate(start);
-        }
-        is_done
-    }
-
-    /// A value of plain types only; nothing here calls into Python.
-    fn plain(&self, out: &mut Vec<u8>, object: &Bound<'py, PyAny>, depth: usize) -> Option<()> {
-        if depth > DEEPEST / 2 {
-            return None;
-        }
-        if let Ok(text) = object.cast_exact::<PyString>() {
-            write::str(out, text.to_str().ok()?);
-        } else if object.is_none() {
-            write::nil(out);
-        } else if let Ok(dict) = object.cast_exact::<PyDict>() {
-            write::map(out, dict.len());
-            for (key, value) in dict {
-                write::str(out, key.cast_exact::<PyString>().ok()?.to_str().ok()?);
-                self.plain(out, &value, depth + 1)?;
-            }
-        } else if let Ok(list) = object.cast_exact::<PyList>() {
-            write::array(out, list.len());
-            for item in list {
-                self.plain(out, &item, depth + 1)?;
-            }
-        } else if let Ok(int) = object.cast_exact::<PyInt>() {
-            write::signed(out, int.extract::<i64>().ok()?);
-        } else if let Ok(value) = object.cast_exact::<PyBool>() {
-            write::bool(out, value.is_true());
-        } else if let Ok(float) = object.cast_exact::<PyFloat>() {
-            write::float(out, float.value());
+        if left == 0 {
+            Ok(())
         } else {
-            return None;
+            Err(Stop::Doubt)
         }
-        Some(())
+    }
+
+    /// A dict's key, if it is one of those that need no Python.
+    #[inline]
+    fn key(&mut self, key: &Bound<'py, PyAny>) -> Done {
+        match key.cast_exact::<PyString>() {
+            // Lone surrogates are refused in a key, and replaced elsewhere.
+            Ok(text) => match raw::utf8(text.as_borrowed()) {
+                Some(text) => write::str(&mut self.out, text),
+                None => return Err(Stop::Doubt),
+            },
+            Err(_) => return self.odd_key(key, 0),
+        }
+        Ok(())
+    }
+
+    fn odd_key(&mut self, key: &Bound<'py, PyAny>, depth: usize) -> Done {
+        check(depth)?;
+        if let Ok(text) = key.cast_exact::<PyString>() {
+            return self.text(text);
+        }
+        if key.is_none() {
+            write::nil(&mut self.out);
+        } else if let Ok(int) = key.cast_exact::<PyInt>() {
+            return self.int(int);
+        } else if let Ok(value) = key.cast_exact::<PyBool>() {
+            write::bool(&mut self.out, value.is_true());
+        } else if let Ok(float) = key.cast_exact::<PyFloat>() {
+            write::float(&mut self.out, float.value());
+        } else if let Ok(bytes) = key.cast_exact::<PyBytes>() {
+            write::bin(&mut self.out, bytes.as_bytes());
+        } else if let Ok(tuple) = key.cast_exact::<PyTuple>() {
+            write::array(&mut self.out, tuple.len());
+            for item in tuple {
+                self.odd_key(&item, depth + 1)?;
+            }
+        } else if self.codec.classes.is_enum(key) {
+            let Some(value) = self.codec.classes.enum_value(key)? else {
+                return Err(Stop::Blocked);
+            };
+            return self.odd_key(&value, depth + 1);
+        } else if let Ok(text) = key.cast::<PyString>() {
+            return self.text(text);
+        } else if let Ok(int) = key.cast::<PyInt>() {
+            return self.int(int);
+        } else {
+            return Err(Stop::Blocked);
+        }
+        Ok(())
+    }
+
+    /// A dict's key of any kind. Upstream knows which ones it takes, and as what.
+    fn any_key(&mut self, key: &Bound<'py, PyAny>) -> Done {
+        let start = self.out.len();
+        let done = self.key(key);
+        if !matches!(done, Err(Stop::Blocked)) {
+            return done;
+        }
+        self.out.truncate(start);
+        let table = PyDict::new(self.py);
+        table.set_item(key, self.py.None())?;
+        let bytes = self.codec.pack(table.as_any())?;
+        // Between the header of a dict with one entry and nil.
+        let bytes = bytes.as_bytes();
+        self.out.put(&bytes[1..bytes.len() - 1]);
+        Ok(())
     }
 }
 
-/// What of a field's value decides how a message is treated: empty, a list, or other.
-pub fn kind_of(value: &Bound<'_, PyAny>) -> u8 {
-    if value.is_none() {
-        0
-    } else if let Ok(list) = value.cast_exact::<PyList>() {
-        if list.is_empty() {
-            0
-        } else {
-            2
-        }
-    } else if let Ok(dict) = value.cast_exact::<PyDict>() {
-        if dict.is_empty() {
-            0
-        } else {
-            1
-        }
+pub fn check(depth: usize) -> Done {
+    if depth > DEEPEST {
+        Err(Stop::Doubt)
     } else {
-        1
+        Ok(())
     }
 }

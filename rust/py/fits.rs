@@ -49,6 +49,11 @@ impl Holds {
             _ => Self::Other,
         }
     }
+
+    /// Whether nothing is one of the field's values.
+    pub fn takes_none(self) -> bool {
+        matches!(self, Self::TextOrNone | Self::Anything | Self::Usage)
+    }
 }
 
 /// Whether a value is of the form that a field has when nothing has to be done about it.
@@ -76,8 +81,8 @@ pub fn fits(class: &Class, holds: Holds, value: &Bound<'_, PyAny>, is_built: boo
         Holds::TextOrNone => value.is_none() || is_any_text(value),
         Holds::Kind => class
             .kind
-            .as_deref()
-            .is_some_and(|kind| is_text(value, kind)),
+            .as_ref()
+            .is_some_and(|(kind, _)| is_text(value, kind)),
         Holds::Status => is_text(value, "success") || is_text(value, "error"),
         Holds::Anything => true,
         Holds::ToolCalls => all_items(value, |call| is_tool_call(call, is_built)),

@@ -1,5 +1,8 @@
 //! The extension module `holdfast._core`: the only place that knows Python.
 
+mod buffer;
+mod classes;
+mod codec;
 mod core;
 mod decode;
 mod draft;
@@ -8,8 +11,14 @@ mod error;
 mod fits;
 mod keys;
 mod messages;
+mod raw;
 mod reader;
+mod rebuild;
+mod safe;
+mod scalars;
+mod shared;
 mod text;
+mod typed;
 
 use pyo3::prelude::*;
 
@@ -18,6 +27,8 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = true)]
 mod _core {
     #[pymodule_export]
+    use super::codec::Codec;
+    #[pymodule_export]
     use super::core::{level, references, Core};
     #[pymodule_export]
     use super::draft::Draft;
@@ -25,8 +36,6 @@ mod _core {
     use super::error::{CoreError, FormatError, IntegrityError, MissingChunk};
     #[pymodule_export]
     use super::keys::{escape, unescape, Keys};
-    #[pymodule_export]
-    use super::messages::Codec;
     #[pymodule_export]
     use super::reader::{Reader, Record, Write};
 
