@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import closing
 from typing import Any, TypeVar
@@ -9,18 +10,29 @@ from typing import Any, TypeVar
 from holdfast.backends.base import Request
 
 T = TypeVar("T")
-Q = TypeVar("Q")
-Steps = Generator[Request, Any, T]
 
 
-def drive(steps: Generator[Q, Any, T], execute: Callable[[Q], Any]) -> T:
+class Work:
+    """What steps ask for where it is long, and neither reads nor builds objects: on the async
+    side it is done in a thread, so that the event loop goes on."""
+
+    __slots__ = ("do",)
+
+    def __init__(self, do: Callable[[], Any]) -> None:
+        self.do = do
+
+
+Steps = Generator["Request | Work", Any, T]
+
+
+def drive(steps: Generator[Any, Any, T], execute: Callable[[Any], Any]) -> T:
     """Run `steps` to the end; `execute` answers each request, a round trip each."""
     with closing(steps):
         try:
             request = next(steps)
             while True:
                 try:
-                    reply = execute(request)
+                    reply = request.do() if isinstance(request, Work) else execute(request)
                 except Exception as error:  # noqa: BLE001 - the steps decide
                     request = steps.throw(error)
                 else:
@@ -29,14 +41,17 @@ def drive(steps: Generator[Q, Any, T], execute: Callable[[Q], Any]) -> T:
             return end.value  # type: ignore[no-any-return]
 
 
-async def adrive(steps: Generator[Q, Any, T], execute: Callable[[Q], Awaitable[Any]]) -> T:
+async def adrive(steps: Generator[Any, Any, T], execute: Callable[[Any], Awaitable[Any]]) -> T:
     """As `drive`, awaiting each round trip. Cancelling closes the steps."""
     with closing(steps):
         try:
             request = next(steps)
             while True:
                 try:
-                    reply = await execute(request)
+                    if isinstance(request, Work):
+                        reply = await asyncio.to_thread(request.do)
+                    else:
+                        reply = await execute(request)
                 except Exception as error:  # noqa: BLE001 - the steps decide
                     request = steps.throw(error)
                 else:

@@ -23,12 +23,14 @@ from holdfast.backends.base import (
     Write,
     new_operation_id,
 )
-from holdfast.drive import Steps
+from holdfast.drive import Steps, Work
 from holdfast.errors import StoreUnavailable, reading
 from holdfast.steps.load import complete, read_record
 from holdfast.steps.place import Place
 
 _CHANNEL_KEYS = ("channel_values", "channel_versions", "versions_seen")
+# Bytes that are split, hashed and compressed in less time than it takes to wake a thread.
+_SHORT = 256 << 10
 # A commit that loses this many races against sweeps has a store that loses chunks.
 _COMMIT_ATTEMPTS = 8
 
@@ -113,7 +115,8 @@ def put(
             operation,
         )
 
-    yield from _commit(place, lambda: plan(held), request, replan)
+    size = sum(len(data) for _, data in encoded.values())
+    yield from _commit(place, size, lambda: plan(held), request, replan)
     return place.config(checkpoint_id)
 
 
@@ -153,11 +156,13 @@ def put_writes(
             operation,
         )
 
-    yield from _commit(place, plan, request, plan)
+    size = sum(len(data) for *_, (_, data) in by_idx.values())
+    yield from _commit(place, size, plan, request, plan)
 
 
 def _commit(
     place: Place,
+    size: int,
     plan: Callable[[], Draft],
     request: Callable[[Draft, bytes], Commit | Write],
     replan: Callable[[], Draft],
@@ -165,7 +170,7 @@ def _commit(
     """Send a draft until the store has all that it refers to."""
     missing: Missing = []
     with reading(place.thread_id, place.checkpoint_ns, place.checkpoint_id):
-        draft = plan()
+        draft = plan() if size <= _SHORT else (yield Work(plan))
         for _ in range(_COMMIT_ATTEMPTS):
             missing = yield request(draft, new_operation_id())
             if not missing:

@@ -163,4 +163,5 @@ def raised(error: Exception, where: str, attempts: int, seconds: float) -> Holdf
     kind = kind_of(error)
     tried = f" ({attempts} attempts in {seconds:.1f} s, see retry_budget)" if attempts > 1 else ""
     # The message of redis-py names host and port, never a password.
-    return kind.error(f"Redis, {where}: {str(error) or type(error).__name__}{tried}. {kind.remedy}")
+    message = str(error).rstrip(".") or type(error).__name__
+    return kind.error(f"Redis, {where}: {message}{tried}. {kind.remedy}")

@@ -3,7 +3,7 @@
 -- ARGV: namespace, base of checkpoint keys, base of writes keys, limit; id if it is known
 -- Reply: life, rows of id, record and writes
 local meta, index = unpack(KEYS)
-local namespace, checkpoints, all_writes, limit, id = unpack(ARGV)
+local namespace, checkpoints, all_writes, limit, id = unpack(ARGV, 1, 5)
 local life = life_of(meta)
 if not life then
   return { '', {} }

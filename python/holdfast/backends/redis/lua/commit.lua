@@ -6,7 +6,7 @@
 --       length of the frontier, the frontier, pairs of chunk id and bytes
 -- Reply: the missing ids, or DYING
 local meta, blobs, index, checkpoint, threads, run = unpack(KEYS)
-local operation, keep, thread_id, namespace, id, run_id, record = unpack(ARGV)
+local operation, keep, thread_id, namespace, id, run_id, record = unpack(ARGV, 1, 7)
 local late = orphan(namespace, id)
 local thread = look(meta, { operation }, 'ns:' .. namespace, late, 'run:' .. run_id)
 local has_namespace, has_late_writes, has_run = unpack(thread.others)

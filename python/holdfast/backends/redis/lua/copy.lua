@@ -6,7 +6,7 @@
 -- Reply: 0, or DYING
 local meta, blobs, target_meta, target_blobs, threads = unpack(KEYS)
 local operation, keep, target_id, indexes, checkpoints, all_writes, target_indexes,
-  target_checkpoints, target_writes, runs = unpack(ARGV)
+  target_checkpoints, target_writes, runs = unpack(ARGV, 1, 10)
 local life = life_of(meta)
 local thread = look(target_meta, { operation })
 if is_dying(thread) then

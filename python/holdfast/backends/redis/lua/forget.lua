@@ -6,7 +6,7 @@
 --       limit
 -- Reply: 1 when something is left, else 0
 local meta, blobs, threads = unpack(KEYS)
-local thread_id, indexes, checkpoints, all_writes, runs, limit = unpack(ARGV)
+local thread_id, indexes, checkpoints, all_writes, runs, limit = unpack(ARGV, 1, 6)
 local left = tonumber(limit)
 redis.call('ZCARD', threads)
 redis.call('HDEL', meta, 'life')

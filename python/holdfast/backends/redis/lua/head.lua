@@ -5,7 +5,7 @@
 --       client has, these, which are left out with all below them; id if it is known
 -- Reply: nil, or life, id, record (nil if it is lost), writes, pages
 local meta, blobs, index, checkpoint, writes = unpack(KEYS)
-local namespace, checkpoints, all_writes, count = unpack(ARGV)
+local namespace, checkpoints, all_writes, count = unpack(ARGV, 1, 4)
 local id = ARGV[5 + count]
 local life = life_of(meta)
 if not life then

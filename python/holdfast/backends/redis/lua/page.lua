@@ -11,7 +11,7 @@
 -- Reply: life, rows of namespace, id, record and writes; pages. Of ids alone: pairs
 local meta, blobs = unpack(KEYS)
 local indexes, checkpoints, all_writes, limit, ids_alone, has_namespace, namespace, has_id, only,
-  has_before, before, cursor, cursor_id, cursor_namespace = unpack(ARGV)
+  has_before, before, cursor, cursor_id, cursor_namespace = unpack(ARGV, 1, 14)
 limit = tonumber(limit)
 local life = life_of(meta)
 if not life then

@@ -7,7 +7,7 @@
 --       pairs of namespace and id, fours of namespace, id, old and new record
 -- Reply: the epoch thereafter, '' where nothing is left, MOVED or DYING
 local meta, blobs, threads = unpack(KEYS)
-local operation, epoch, thread_id, indexes, checkpoints, all_writes, runs = unpack(ARGV)
+local operation, epoch, thread_id, indexes, checkpoints, all_writes, runs = unpack(ARGV, 1, 7)
 local thread = look(meta, { operation })
 if is_dying(thread) then
   return DYING

@@ -5,7 +5,7 @@
 -- ARGV: operation, keep, thread, pairs of chunk id and bytes
 -- Reply: 0, or DYING
 local meta, blobs, threads = unpack(KEYS)
-local operation, keep, thread_id = unpack(ARGV)
+local operation, keep, thread_id = unpack(ARGV, 1, 3)
 local thread = look(meta, { operation })
 if is_dying(thread) then
   return DYING

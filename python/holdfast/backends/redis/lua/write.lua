@@ -7,7 +7,7 @@
 --       and bytes
 -- Reply: for each group its missing ids; or DYING
 local meta, blobs, writes, checkpoint, threads = unpack(KEYS)
-local keep, thread_id, namespace, id = unpack(ARGV)
+local keep, thread_id, namespace, id = unpack(ARGV, 1, 4)
 
 local groups, operations = {}, {}
 local at = 5
