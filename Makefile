@@ -12,6 +12,8 @@ RUST_VERSION := $(shell sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' Cargo.to
 
 VENV := $(CURDIR)/.venv
 PY := $(VENV)/bin/python
+# Packages in front of those of the environment, for the tests that want them.
+OLDEST := $(VENV)/oldest
 # One empty file per step that is done.
 DONE := .venv/done
 
@@ -28,7 +30,7 @@ demo: $(DONE)/demo $(DONE)/package  ## show what holdfast does, on a SQLite file
 	$(PY) examples/demo.py $(ARGS)
 
 .PHONY: test
-test: check-python check-cargo check-servers test-rust test-python acceptance  ## run every test: Rust, Python, acceptance suites
+test: check-python check-cargo check-servers test-rust test-python test-oldest acceptance  ## run every test: Rust, Python, acceptance suites
 
 .PHONY: test-rust
 test-rust: | check-cargo  ## run the tests of the Rust core
@@ -37,6 +39,11 @@ test-rust: | check-cargo  ## run the tests of the Rust core
 .PHONY: test-python
 test-python: check-servers $(DONE)/test $(DONE)/package  ## run the Python tests and the conformance suite
 	$(PY) -m pytest -q -n 2 tests $(ARGS)
+
+.PHONY: test-oldest
+test-oldest: $(DONE)/test $(DONE)/oldest $(DONE)/package  ## run the serializer's tests on the oldest langgraph-checkpoint that is supported
+	PYTHONPATH=$(OLDEST) $(PY) -c 'import importlib.metadata as m; print("langgraph-checkpoint", m.version("langgraph-checkpoint"))'
+	PYTHONPATH=$(OLDEST) $(PY) -m pytest -q -n 2 tests/test_serde.py tests/test_serde_messages.py tests/test_serde_options.py
 
 .PHONY: acceptance
 acceptance: check-servers $(DONE)/test $(DONE)/package  ## run LangGraph's own tests: on every backend, and of the serializer
@@ -114,6 +121,10 @@ $(DONE)/venv: | check-python
 
 $(DONE)/bench $(DONE)/build $(DONE)/demo $(DONE)/lint $(DONE)/test: $(DONE)/%: requirements/%.txt requirements/constraints.txt $(DONE)/venv
 	$(PY) -m pip install --requirement $<
+	@touch $@
+
+$(DONE)/oldest: requirements/oldest.txt $(DONE)/venv
+	$(PY) -m pip install --no-deps --upgrade --target $(OLDEST) --requirement $<
 	@touch $@
 
 # Python sources are installed in place; a file changed during the build is newer than the stamp.
