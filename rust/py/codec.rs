@@ -12,6 +12,7 @@ use super::error::caught;
 use super::messages::Class;
 use super::safe::{SafeTypes, Uuids};
 use super::shared::SharedKeys;
+use super::ways::Types;
 
 /// Encodes and decodes; one for each process.
 #[pyclass(frozen, module = "holdfast._core")]
@@ -66,6 +67,7 @@ impl Codec {
             .getattr("_DeltaSnapshot")?
             .cast_into::<PyType>()?
             .unbind();
+        let send = types.getattr("SendProtocol")?.unbind();
         let known: Vec<_> = messages.iter().map(Class::of).collect::<PyResult<_>>()?;
         let known: Vec<_> = known.into_iter().flatten().collect();
         Ok(Self {
@@ -75,11 +77,7 @@ impl Codec {
                 .map(|class| class.class.as_ptr() as usize)
                 .collect(),
             messages: known,
-            classes: Classes::new(
-                py,
-                snapshot.clone_ref(py),
-                types.getattr("SendProtocol")?.unbind(),
-            )?,
+            classes: Classes::new(Types::new(py, snapshot.clone_ref(py), send)?),
             snapshot,
             new_tuple: py.get_type::<PyTuple>().getattr("__new__")?.unbind(),
             safe: SafeTypes::new(&py.import(format!("{serde}._msgpack"))?)?,

@@ -23,6 +23,8 @@ pub const DEEPEST: usize = 100;
 pub enum Stop {
     /// Upstream must read it.
     Doubt,
+    /// Upstream's hook raised an exception. How it ends is upstream's to say.
+    Failed,
     Raised(Box<PyErr>),
 }
 
@@ -106,7 +108,7 @@ pub fn decode<'py>(
     }
     match value {
         Ok(value) => Ok(Some(value).filter(|_| is_whole)),
-        Err(Stop::Doubt) => Ok(None),
+        Err(Stop::Doubt | Stop::Failed) => Ok(None),
         Err(Stop::Raised(error)) => Err(*error),
     }
 }
@@ -305,6 +307,8 @@ impl<'a, 'py> Decoder<'a, 'py> {
         };
         match made {
             Err(Stop::Doubt) => self.hooked(code, payload),
+            // In a snapshot it ends that, too; other objects catch it.
+            Err(Stop::Failed) if code != ext::SNAPSHOT => self.hooked(code, payload),
             made => made,
         }
     }
@@ -342,11 +346,11 @@ impl<'a, 'py> Decoder<'a, 'py> {
         }
     }
 
-    /// What a call gave. How an error in it ends is upstream's to say.
+    /// What a call gave.
     pub fn result(&self, result: PyResult<Bound<'py, PyAny>>) -> Read<'py> {
         result.map_err(|error| {
             if error.is_instance_of::<PyException>(self.py) {
-                Stop::Doubt
+                Stop::Failed
             } else {
                 Stop::from(error)
             }

@@ -11,11 +11,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PySet, PyString, PyType};
 
-use super::classes::METHODS;
 use super::encode::{Done, Encoder, Stop, DEEPEST};
 use super::fits::{fits, is_text, Holds};
 use super::raw::{self, Integer};
 use super::scalars::Entries;
+use super::ways::METHODS;
 use crate::codec::ext::MODEL;
 use crate::codec::write::{self, Output};
 

@@ -19,6 +19,7 @@ mod scalars;
 mod shared;
 mod text;
 mod typed;
+mod ways;
 
 use pyo3::prelude::*;
 

@@ -7,9 +7,10 @@ use pyo3::types::{
     PyTime, PyTimeAccess, PyTuple, PyTzInfoAccess,
 };
 
-use super::classes::{Known, Method, Way};
+use super::classes::Known;
 use super::encode::{check, Done, Encoder, Rest, Stop};
 use super::raw;
+use super::ways::{Method, Way};
 use crate::codec::ext;
 use crate::codec::write::{self, Output};
 
