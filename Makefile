@@ -54,6 +54,24 @@ acceptance: check-servers $(DONE)/test $(DONE)/package  ## run LangGraph's own t
 soak: check-servers $(DONE)/test $(DONE)/package  ## run the tests with many more random cases and faults
 	HYPOTHESIS_PROFILE=slow HOLDFAST_SOAK=1 $(PY) -m pytest -q -n 2 --timeout 3600 tests
 
+# cargo-fuzz is installed into .cache. What it needs of the compiler is in the stable one, too, and
+# unlocked by RUSTC_BOOTSTRAP.
+FUZZ := .cache/cargo-fuzz/bin/cargo-fuzz
+FUZZ_VERSION := 0.13.1
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz
+fuzz: $(FUZZ)  ## give the codec and the store's readers random bytes, FUZZ_SECONDS each
+	@for target in codec store; do \
+	  RUSTC_BOOTSTRAP=1 $(FUZZ) run $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 \
+	    || { echo "error: fuzzing $$target failed; a case that it names is in fuzz/artifacts/$$target" >&2; exit 1; }; \
+	done
+
+$(FUZZ): | check-cargo
+	@command -v c++ >/dev/null || { \
+	  echo "error: no C++ compiler (c++): on Debian and Ubuntu, apt install build-essential" >&2; exit 1; }
+	@cargo install --quiet --locked --root .cache/cargo-fuzz cargo-fuzz@$(FUZZ_VERSION) || { \
+	  echo "error: cargo-fuzz $(FUZZ_VERSION) cannot be installed: is crates.io within reach?" >&2; exit 1; }
+
 .PHONY: bench
 bench: check-servers $(DONE)/test $(DONE)/bench $(DONE)/package  ## measure speed and size beside other savers
 	$(PY) -m benches $(ARGS)
@@ -76,7 +94,7 @@ build: $(DONE)/package  ## build the Rust core and install the package into .ven
 
 .PHONY: clean
 clean:  ## remove what the other targets made
-	rm -rf .venv target .cache .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv target fuzz/target fuzz/corpus fuzz/artifacts .cache .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f python/holdfast/_core*.so
 	find python tests benches examples -name __pycache__ -prune -exec rm -rf {} +
 

@@ -1,6 +1,7 @@
 """Runs all benchmarks and prints one report: `python -m benches`."""
 
 from benches import (
+    bench_codec,
     bench_fanout,
     bench_graph,
     bench_put,
@@ -15,5 +16,13 @@ if __name__ == "__main__":
     arguments.add_argument(
         "--all", action="store_true", help="other savers at 1,000 supersteps, too"
     )
-    modules = (bench_saver, bench_put, bench_fanout, bench_graph, bench_sessions, bench_size)
+    modules = (
+        bench_saver,
+        bench_put,
+        bench_fanout,
+        bench_graph,
+        bench_sessions,
+        bench_size,
+        bench_codec,
+    )
     run([module.BENCHMARK for module in modules], arguments)

@@ -1,0 +1,57 @@
+//! Any bytes, given to what reads stored objects: as they are, and as the payload of an object
+//! that is otherwise right, so that a checksum does not keep all of them out.
+
+#![no_main]
+
+use _core::store::chunk::{level, open, references, seal, Compression, Id, Ref, KEYED, LEAF};
+use _core::store::manifest::manifest_leaf;
+use _core::store::record::Record;
+use _core::store::tree::children;
+use _core::store::writes::Write;
+use libfuzzer_sys::fuzz_target;
+
+/// References of several levels; the payload may name any of them.
+fn some_references(count: u8) -> Vec<Ref> {
+    let reference = |number: u8| Ref {
+        level: number % 5,
+        id: Id([number; 16]),
+    };
+    (0..count % 8).map(reference).collect()
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = level(bytes);
+    let _ = references(bytes);
+    let _ = Record::open(bytes);
+    let _ = Write::open(bytes);
+    if let Ok(object) = open(bytes) {
+        let _ = manifest_leaf(&object);
+        let _ = children(object.level, &object.references, &object.payload);
+        // What was read is written as the same object.
+        let stored = seal(object.level, &object.references, &object.payload, Compression::None);
+        let stored = stored.expect("what was stored can be stored");
+        let again = open(&stored).expect("what was stored can be read");
+        assert_eq!((again.level, again.references), (object.level, object.references));
+        assert_eq!(again.payload, object.payload);
+    }
+
+    let Some((&[count, height], payload)) = bytes.split_first_chunk::<2>() else {
+        return;
+    };
+    let named = some_references(count);
+    let _ = children(height, &named, payload);
+    for level in [KEYED, LEAF] {
+        let Ok(stored) = seal(level, &named, payload, Compression::None) else {
+            continue;
+        };
+        if let Ok(object) = open(&stored) {
+            let _ = manifest_leaf(&object);
+        }
+        let _ = Write::open(&stored);
+        let Ok(record) = Record::open(&stored) else {
+            continue;
+        };
+        let (stored, _) = record.seal(Compression::None).expect("a record that was read");
+        assert_eq!(Record::open(&stored).ok(), Some(record));
+    }
+});
