@@ -9,6 +9,7 @@ use super::classes::Classes;
 use super::decode::decode;
 use super::encode::encode;
 use super::error::caught;
+use super::memo::Memo;
 use super::messages::Class;
 use super::safe::{SafeTypes, Uuids};
 use super::shared::SharedKeys;
@@ -29,6 +30,7 @@ pub struct Codec {
     /// Upstream's module.
     pub upstream: Py<PyModule>,
     pub keys: Mutex<SharedKeys>,
+    pub memo: Mutex<Memo>,
 }
 
 impl Codec {
@@ -84,6 +86,7 @@ impl Codec {
             uuids: Uuids::new(py)?,
             upstream: upstream.unbind(),
             keys: Mutex::default(),
+            memo: Mutex::default(),
         })
     }
 

@@ -4,6 +4,8 @@
 //! may change the containers that are being written. So before it does, what is left of each of
 //! them is copied, and from there on the copies are written: the bytes are of what was there.
 
+use std::sync::MutexGuard;
+
 use pyo3::prelude::*;
 use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple,
@@ -11,6 +13,7 @@ use pyo3::types::{
 
 use super::buffer::Buffer;
 use super::codec::Codec;
+use super::memo::Memo;
 use super::raw::{self, Integer};
 use super::scalars::{Entries, Items};
 use crate::codec::write::{self, Output};
@@ -18,6 +21,10 @@ use crate::codec::write::{self, Output};
 /// Upstream refuses at 255 levels, and at others where Python's stack ends; it shall be the one
 /// to do so.
 pub const DEEPEST: usize = 100;
+/// Lists of so many items, down to such a depth, are conversations and the like: what is put
+/// again and again, longer each time.
+const LONG: usize = 8;
+const SHALLOW: usize = 2;
 
 /// Why a value is not written.
 pub enum Stop {
@@ -53,6 +60,8 @@ pub struct Encoder<'a, 'py> {
     pub blocked: Option<(Bound<'py, PyAny>, usize)>,
     /// The innermost first.
     pub rests: Vec<Rest<'py>>,
+    /// Elements whose bytes are known; nobody's while another encoder has it.
+    memo: Option<MutexGuard<'a, Memo>>,
 }
 
 /// The bytes of a value; `None` where upstream must make them.
@@ -61,6 +70,10 @@ pub fn encode<'py>(
     object: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
     let mut encoder = Encoder::new(codec, object.py())?;
+    encoder.memo = codec.memo.try_lock().ok();
+    if let Some(memo) = &mut encoder.memo {
+        memo.begin();
+    }
     match encoder.value(object, 0) {
         // Beyond this a length of four bytes may not have held what was written.
         Ok(()) if u32::try_from(encoder.out.len()).is_ok() => encoder.out.finish().map(Some),
@@ -77,6 +90,7 @@ impl<'a, 'py> Encoder<'a, 'py> {
             out: Buffer::new(py)?,
             blocked: None,
             rests: Vec::new(),
+            memo: None,
         })
     }
 
@@ -197,10 +211,15 @@ impl<'a, 'py> Encoder<'a, 'py> {
         check(depth)?;
         let mut left = list.len();
         write::array(&mut self.out, left);
+        let is_long = left >= LONG && depth <= SHALLOW;
         let mut items = Items::of(list);
         while let Some(item) = items.write_scalars(&mut self.out, &mut left) {
             left = left.checked_sub(1).ok_or(Stop::Doubt)?;
-            let done = self.quiet(&item, depth + 1);
+            let done = if is_long {
+                self.element(&item, depth + 1)
+            } else {
+                self.quiet(&item, depth + 1)
+            };
             if matches!(done, Err(Stop::Blocked)) {
                 let rest = items.by_ref().collect();
                 self.rests.push(Rest::Items(rest, depth + 1));
@@ -213,6 +232,20 @@ impl<'a, 'py> Encoder<'a, 'py> {
         } else {
             Err(Stop::Doubt)
         }
+    }
+
+    /// An element of a long list: mostly one that was written before.
+    fn element(&mut self, item: &Bound<'py, PyAny>, depth: usize) -> Done {
+        let (codec, start) = (self.codec, self.out.len());
+        if let Some(bytes) = self.memo.as_mut().and_then(|memo| memo.get(codec, item)) {
+            self.out.put(bytes);
+            return Ok(());
+        }
+        self.quiet(item, depth)?;
+        if let Some(memo) = &mut self.memo {
+            memo.note(codec, item, &self.out.written()[start..]);
+        }
+        Ok(())
     }
 
     pub fn tuple(&mut self, tuple: &Bound<'py, PyTuple>, depth: usize) -> Done {

@@ -237,11 +237,11 @@ impl<'py> Encoder<'_, 'py> {
     /// `model_dump()` to leave them as they are.
     fn fields(&mut self, class: &Class, object: &Bound<'py, PyAny>) -> PyResult<Option<Shape>> {
         let py = self.py;
-        let fields = object.getattr(intern!(py, "__dict__"))?;
+        let fields = raw::attribute(object, intern!(py, "__dict__"))?;
         let Ok(fields) = fields.cast_exact::<PyDict>() else {
             return Ok(None);
         };
-        let extra = object.getattr(intern!(py, "__pydantic_extra__"))?;
+        let extra = raw::attribute(object, intern!(py, "__pydantic_extra__"))?;
         let has_extra = match extra.cast_exact::<PyDict>() {
             Ok(extra) => !extra.is_empty(),
             Err(_) => !extra.is_none(),

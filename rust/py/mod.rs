@@ -10,6 +10,7 @@ mod encode;
 mod error;
 mod fits;
 mod keys;
+mod memo;
 mod messages;
 mod raw;
 mod reader;

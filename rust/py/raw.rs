@@ -164,6 +164,19 @@ impl Maker {
     }
 }
 
+/// `object.__getattribute__(object, name)`: without asking the class's own `__getattr__`.
+#[inline]
+pub fn attribute<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: both are objects; the call gives a new reference, or an error.
+    unsafe {
+        let value = ffi::PyObject_GenericGetAttr(object.as_ptr(), name.as_ptr());
+        Bound::from_owned_ptr_or_err(object.py(), value)
+    }
+}
+
 /// `object.__setattr__(object, name, value)`.
 #[inline]
 pub fn set_attribute(

@@ -1,0 +1,207 @@
+//! Elements of long lists whose bytes are known: a put of a conversation writes what is new.
+//!
+//! Where an object lies says where to look, and nothing more: an element is taken as known only
+//! if everything in it is the very same immutable object as when its bytes were made, in the
+//! same containers. These objects are kept, so that no other one can come to lie in their place.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
+
+use super::codec::Codec;
+use super::raw;
+use super::scalars::Entries;
+
+/// Bytes that are kept, with a word for each object; and what one element may have.
+const MOST: usize = 16 << 20;
+const LONGEST: usize = 64 << 10;
+/// Below this writing is as fast as comparing.
+const SHORTEST: usize = 128;
+/// What was not met in so many values is dropped when room is needed.
+const OLD: u32 = 256;
+/// Addresses that were met once.
+const MET: usize = 1 << 16;
+const WORD: usize = 16;
+
+/// Addresses are hashed by their middle bits: they are multiples of 16.
+#[derive(Default, Clone, Copy)]
+struct ByAddress(u64);
+
+impl Hasher for ByAddress {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // Fibonacci hashing.
+        self.0 = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(20)
+    }
+}
+
+type Hashing = BuildHasherDefault<ByAddress>;
+
+enum Token {
+    /// A class, a key, or a value that cannot change.
+    Same(Py<PyAny>),
+    Dict(usize),
+    List(usize),
+}
+
+struct Element {
+    tokens: Vec<Token>,
+    bytes: Box<[u8]>,
+    met: u32,
+}
+
+impl Element {
+    fn size(&self) -> usize {
+        self.bytes.len() + self.tokens.len() * WORD
+    }
+}
+
+#[derive(Default)]
+pub struct Memo {
+    elements: HashMap<usize, Element, Hashing>,
+    /// Most elements are met again or never: what is met for the first time is not yet kept.
+    once: HashSet<usize, Hashing>,
+    size: usize,
+    /// Counts the values that were written.
+    now: u32,
+    cleaned: u32,
+}
+
+impl Memo {
+    /// Another value begins.
+    pub fn begin(&mut self) {
+        self.now = self.now.wrapping_add(1);
+    }
+
+    /// The bytes of an element, if it is as it was.
+    pub fn get(&mut self, codec: &Codec, object: &Bound<'_, PyAny>) -> Option<&[u8]> {
+        let element = self.elements.get_mut(&(object.as_ptr() as usize))?;
+        let mut tokens = element.tokens.iter();
+        if !is_same(codec, object, &mut tokens) || tokens.next().is_some() {
+            return None;
+        }
+        element.met = self.now;
+        Some(&element.bytes)
+    }
+
+    /// Note the bytes of an element, if it was met before and can be kept.
+    pub fn note(&mut self, codec: &Codec, object: &Bound<'_, PyAny>, bytes: &[u8]) {
+        if !(SHORTEST..=LONGEST).contains(&bytes.len()) {
+            return;
+        }
+        let address = object.as_ptr() as usize;
+        if !self.once.remove(&address) && !self.elements.contains_key(&address) {
+            if self.once.len() >= MET {
+                self.once.clear();
+            }
+            self.once.insert(address);
+            return;
+        }
+        let mut tokens = Vec::new();
+        if tokenize(codec, object, &mut tokens).is_none() {
+            return;
+        }
+        let element = Element {
+            tokens,
+            bytes: bytes.into(),
+            met: self.now,
+        };
+        if self.size + element.size() > MOST {
+            self.clean();
+        }
+        if self.size + element.size() <= MOST {
+            self.size += element.size();
+            if let Some(former) = self.elements.insert(address, element) {
+                self.size -= former.size();
+            }
+        }
+    }
+
+    /// Drop what was not met for long; not again before that can have changed.
+    fn clean(&mut self) {
+        if self.now.wrapping_sub(self.cleaned) < OLD / 4 {
+            return;
+        }
+        self.cleaned = self.now;
+        self.elements
+            .retain(|_, element| self.now.wrapping_sub(element.met) < OLD);
+        self.size = self.elements.values().map(Element::size).sum();
+    }
+}
+
+/// The fields of a message that has no others.
+fn fields_of<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyDict>> {
+    let py = object.py();
+    let extra = raw::attribute(object, intern!(py, "__pydantic_extra__")).ok()?;
+    let is_bare = extra.is_none() || extra.cast_exact::<PyDict>().is_ok_and(|e| e.is_empty());
+    let fields = raw::attribute(object, intern!(py, "__dict__")).ok()?;
+    fields.cast_into_exact().ok().filter(|_| is_bare)
+}
+
+fn is_same<'a>(
+    codec: &Codec,
+    object: &Bound<'_, PyAny>,
+    tokens: &mut impl Iterator<Item = &'a Token>,
+) -> bool {
+    match tokens.next() {
+        Some(Token::Same(known)) if known.is(object) => true,
+        // A class: the message's own, then its fields.
+        Some(Token::Same(known)) => {
+            known.as_ptr() == object.get_type_ptr().cast()
+                && codec.message_class(object).is_some()
+                && fields_of(object).is_some_and(|fields| is_same(codec, &fields, tokens))
+        }
+        Some(Token::Dict(length)) => object.cast_exact::<PyDict>().is_ok_and(|dict| {
+            dict.len() == *length
+                && Entries::of(dict).all(|(key, value)| {
+                    matches!(tokens.next(), Some(Token::Same(known)) if known.is(&key))
+                        && is_same(codec, &value, tokens)
+                })
+        }),
+        Some(Token::List(length)) => object.cast_exact::<PyList>().is_ok_and(|list| {
+            list.len() == *length && list.iter().all(|item| is_same(codec, &item, tokens))
+        }),
+        None => false,
+    }
+}
+
+/// What an element consists of; `None` where something in it could change unseen.
+fn tokenize(codec: &Codec, object: &Bound<'_, PyAny>, tokens: &mut Vec<Token>) -> Option<()> {
+    if object.is_exact_instance_of::<PyString>()
+        || object.is_none()
+        || object.is_exact_instance_of::<PyInt>()
+        || object.is_exact_instance_of::<PyBool>()
+        || object.is_exact_instance_of::<PyFloat>()
+    {
+        tokens.push(Token::Same(object.clone().unbind()));
+    } else if let Ok(dict) = object.cast_exact::<PyDict>() {
+        tokens.push(Token::Dict(dict.len()));
+        for (key, value) in Entries::of(dict) {
+            key.cast_exact::<PyString>().ok()?;
+            tokens.push(Token::Same(key.unbind()));
+            tokenize(codec, &value, tokens)?;
+        }
+    } else if let Ok(list) = object.cast_exact::<PyList>() {
+        tokens.push(Token::List(list.len()));
+        for item in list {
+            tokenize(codec, &item, tokens)?;
+        }
+    } else {
+        codec.message_class(object)?;
+        tokens.push(Token::Same(object.get_type().into_any().unbind()));
+        tokenize(codec, fields_of(object)?.as_any(), tokens)?;
+    }
+    Some(())
+}
