@@ -57,7 +57,7 @@ soak: check-servers $(DONE)/test $(DONE)/package  ## run the tests with many mor
 # cargo-fuzz is installed into .cache. What it needs of the compiler is in the stable one, too, and
 # unlocked by RUSTC_BOOTSTRAP.
 FUZZ := .cache/cargo-fuzz/bin/cargo-fuzz
-FUZZ_VERSION := 0.13.1
+FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz
 fuzz: $(FUZZ)  ## give the codec and the store's readers random bytes, FUZZ_SECONDS each

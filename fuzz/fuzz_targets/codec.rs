@@ -33,7 +33,10 @@ fuzz_target!(|bytes: &[u8]| {
     let code = bytes.first().map_or(0, |first| (first & 0x7f) as i8);
     let mut out = Vec::new();
     write::ext(&mut out, code, bytes);
-    assert_eq!(read(&out, 0).map(|marker| marker.kind), Some(Kind::Ext(code)));
+    assert_eq!(
+        read(&out, 0).map(|marker| marker.kind),
+        Some(Kind::Ext(code))
+    );
     assert_eq!(skip(&out, 0), Some(out.len()));
     out.clear();
     write::bin(&mut out, bytes);

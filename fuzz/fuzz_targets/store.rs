@@ -28,10 +28,18 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = manifest_leaf(&object);
         let _ = children(object.level, &object.references, &object.payload);
         // What was read is written as the same object.
-        let stored = seal(object.level, &object.references, &object.payload, Compression::None);
+        let stored = seal(
+            object.level,
+            &object.references,
+            &object.payload,
+            Compression::None,
+        );
         let stored = stored.expect("what was stored can be stored");
         let again = open(&stored).expect("what was stored can be read");
-        assert_eq!((again.level, again.references), (object.level, object.references));
+        assert_eq!(
+            (again.level, again.references),
+            (object.level, object.references)
+        );
         assert_eq!(again.payload, object.payload);
     }
 
@@ -51,7 +59,14 @@ fuzz_target!(|bytes: &[u8]| {
         let Ok(record) = Record::open(&stored) else {
             continue;
         };
-        let (stored, _) = record.seal(Compression::None).expect("a record that was read");
-        assert_eq!(Record::open(&stored).ok(), Some(record));
+        // Written and read again it is the same, to the bit: versions may be NaN.
+        let (stored, _) = record
+            .seal(Compression::None)
+            .expect("a record that was read");
+        let again = Record::open(&stored).expect("a record that was written");
+        assert_eq!(
+            again.seal(Compression::None).ok().map(|(stored, _)| stored),
+            Some(stored)
+        );
     }
 });
