@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import gc
 import random
-import subprocess
 import sys
 import uuid
 from collections import deque
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from holdfast import serde
+from holdfast._core import Codec
 from hypothesis import given
 from hypothesis import strategies as st
 from langgraph.checkpoint.serde import _msgpack
@@ -33,9 +34,6 @@ from support.serde_values import (
     describe,
     nested,
 )
-
-TESTS = Path(__file__).parent
-NUMBERS = range(len(TYPED))
 
 
 def names(values: list[Any]) -> list[str]:
@@ -222,25 +220,8 @@ def test_classes_that_come_and_go() -> None:
             gc.collect()
 
 
-FIRST = """
-import sys
-from support.serde_typed import TYPED
-from support.serde_values import check, describe
-value = TYPED[int(sys.argv[1])]
-for whole in ([value], {"a": value, "b": [value]}):
-    check(whole, ordinary=False)
-"""
-
-
-@pytest.mark.parametrize("first", range(0, len(TYPED), 6))
-def test_the_first_object_of_a_class(first: int) -> None:
-    for number in range(first, min(first + 1, len(TYPED))):
-        done = subprocess.run(
-            [sys.executable, "-c", FIRST, str(number)],
-            cwd=TESTS,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+@pytest.mark.parametrize("value", TYPED, ids=names(TYPED))
+def test_the_first_object_of_a_class(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for whole in ([value], {"a": value, "b": [value]}, [{"k": Data(value)}]):
+        monkeypatch.setattr(serde, "_codec", Codec(serde._CLASSES))
+        check(whole, ordinary=False)
