@@ -29,8 +29,10 @@ from holdfast.steps.load import complete, read_record
 from holdfast.steps.place import Place
 
 _CHANNEL_KEYS = ("channel_values", "channel_versions", "versions_seen")
-# Bytes that are split, hashed and compressed in less time than it takes to wake a thread.
+# Bytes that are split, hashed and compressed, or only found to be known, in a few milliseconds:
+# more are left to a thread.
 _SHORT = 256 << 10
+_LONG = 4 << 20
 # A commit that loses this many races against sweeps has a store that loses chunks.
 _COMMIT_ATTEMPTS = 8
 
@@ -116,7 +118,8 @@ def put(
         )
 
     size = sum(len(data) for _, data in encoded.values())
-    yield from _commit(place, size, lambda: plan(held), request, replan)
+    is_long = size > (_SHORT if _follows_nothing_known(core, place) else _LONG)
+    yield from _commit(place, is_long, lambda: plan(held), request, replan)
     return place.config(checkpoint_id)
 
 
@@ -157,12 +160,19 @@ def put_writes(
         )
 
     size = sum(len(data) for *_, (_, data) in by_idx.values())
-    yield from _commit(place, size, plan, request, plan)
+    yield from _commit(place, size > _SHORT, plan, request, plan)
+
+
+def _follows_nothing_known(core: Core, place: Place) -> bool:
+    """Whether most of a checkpoint may be new: after one that is known, little is."""
+    if place.checkpoint_id is None:
+        return True
+    return core.cached_record(place.thread_id, place.checkpoint_ns, place.checkpoint_id) is None
 
 
 def _commit(
     place: Place,
-    size: int,
+    is_long: bool,
     plan: Callable[[], Draft],
     request: Callable[[Draft, bytes], Commit | Write],
     replan: Callable[[], Draft],
@@ -170,7 +180,7 @@ def _commit(
     """Send a draft until the store has all that it refers to."""
     missing: Missing = []
     with reading(place.thread_id, place.checkpoint_ns, place.checkpoint_id):
-        draft = plan() if size <= _SHORT else (yield Work(plan))
+        draft = (yield Work(plan)) if is_long else plan()
         for _ in range(_COMMIT_ATTEMPTS):
             missing = yield request(draft, new_operation_id())
             if not missing:
