@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from benches.report import Figure, Target, milliseconds
 from benches.words import Writer
 from benches.workloads import SEED, messages
 
-DUMP, LOAD = "dump", "load"
+DUMP, AGAIN, LOAD = "dump", "dump again", "load"
 HOLDFAST, OFFICIAL = "holdfast Serializer", "JsonPlusSerializer"
 SERIALIZERS = {HOLDFAST: Serializer(), OFFICIAL: JsonPlusSerializer()}
 SMALL, LARGE = 1_000, 20
@@ -62,15 +63,19 @@ def is_equal(one: Any, other: Any) -> bool:
     return bool(type(one) is type(other) and one == other)
 
 
-def turns(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Time each in turn, another one first each time; what they return goes in between."""
+def turns(
+    work: dict[str, Callable[[Any], Any]], given: Callable[[], Any], rounds: int
+) -> dict[str, list[float]]:
+    """Time each in turn, another one first each time; what they are given is made, and what
+    they return goes, in between."""
     seconds: dict[str, list[float]] = defaultdict(list)
     names = list(work)
     gc.collect()
     for number in range(rounds):
         for name in names if number % 2 else reversed(names):
+            value = given()
             with Timer(seconds[name]):
-                result = work[name]()
+                result = work[name](value)
             del result
     return seconds
 
@@ -83,12 +88,18 @@ def measure_case(name: str, value: Any, rounds: int) -> list[Figure]:
         for _ in range(2):
             if each.dumps_typed(value) != packed or not is_equal(each.loads_typed(packed), value):
                 raise Mismatch(f"{name}: the bytes, or the value read from them, are others")
-    dumps = {key: lambda each=each: each.dumps_typed(value) for key, each in SERIALIZERS.items()}
-    loads = {key: lambda each=each: each.loads_typed(packed) for key, each in SERIALIZERS.items()}
+    dumps = {key: each.dumps_typed for key, each in SERIALIZERS.items()}
+    loads = {key: each.loads_typed for key, each in SERIALIZERS.items()}
+    measures = (
+        # Objects that no serializer has seen, and those that it has.
+        (DUMP, dumps, lambda: deepcopy(value)),
+        (AGAIN, dumps, lambda: value),
+        (LOAD, loads, lambda: packed),
+    )
     return [
         Figure(name, serializer, measure, milliseconds(seconds), "ms")
-        for measure, work in ((DUMP, dumps), (LOAD, loads))
-        for serializer, seconds in turns(work, rounds).items()
+        for measure, work, given in measures
+        for serializer, seconds in turns(work, given, rounds).items()
     ]
 
 
@@ -109,6 +120,7 @@ BENCHMARK = Benchmark(
         Target(DUMP, HOLDFAST, 0.2, against=OFFICIAL, case=MANY),
         Target(LOAD, HOLDFAST, 0.2, against=OFFICIAL, case=MANY),
         Target(DUMP, HOLDFAST, 1.0, against=OFFICIAL),
+        Target(AGAIN, HOLDFAST, 1.0, against=OFFICIAL),
         Target(LOAD, HOLDFAST, 1.0, against=OFFICIAL),
     ),
 )

@@ -70,10 +70,8 @@ pub fn encode<'py>(
     object: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
     let mut encoder = Encoder::new(codec, object.py())?;
-    encoder.memo = codec.memo.try_lock().ok();
-    if let Some(memo) = &mut encoder.memo {
-        memo.begin();
-    }
+    let memo = codec.memo.try_lock().ok();
+    encoder.memo = memo.and_then(|mut memo| memo.begin().then_some(memo));
     match encoder.value(object, 0) {
         // Beyond this a length of four bytes may not have held what was written.
         Ok(()) if u32::try_from(encoder.out.len()).is_ok() => encoder.out.finish().map(Some),

@@ -25,6 +25,10 @@ const OLD: u32 = 256;
 /// Addresses that were met once.
 const MET: usize = 1 << 16;
 const WORD: usize = 16;
+/// So many elements more that were kept and never met again than were met again, and nothing is
+/// kept or looked for in so many values: where each has objects of its own, it costs for nothing.
+const VAIN: usize = 32;
+const PAUSE: u32 = 64;
 
 /// Addresses are hashed by their middle bits: they are multiples of 16.
 #[derive(Default, Clone, Copy)]
@@ -60,6 +64,8 @@ struct Element {
     tokens: Vec<Token>,
     bytes: Box<[u8]>,
     met: u32,
+    /// Whether it was ever met again.
+    is_useful: bool,
 }
 
 impl Element {
@@ -77,32 +83,53 @@ pub struct Memo {
     /// Counts the values that were written.
     now: u32,
     cleaned: u32,
+    vain: usize,
+    paused: u32,
 }
 
 impl Memo {
-    /// Another value begins.
-    pub fn begin(&mut self) {
+    /// Another value begins; whether to look for its elements here.
+    pub fn begin(&mut self) -> bool {
         self.now = self.now.wrapping_add(1);
+        self.paused = self.paused.saturating_sub(1);
+        self.paused == 0
     }
 
     /// The bytes of an element, if it is as it was.
     pub fn get(&mut self, codec: &Codec, object: &Bound<'_, PyAny>) -> Option<&[u8]> {
-        let element = self.elements.get_mut(&(object.as_ptr() as usize))?;
+        let address = object.as_ptr() as usize;
+        let element = self.elements.get(&address)?;
         let mut tokens = element.tokens.iter();
         if !is_same(codec, object, &mut tokens) || tokens.next().is_some() {
+            self.forget(address);
             return None;
         }
+        let element = self.elements.get_mut(&address)?;
         element.met = self.now;
+        element.is_useful = true;
+        self.vain = self.vain.saturating_sub(1);
         Some(&element.bytes)
+    }
+
+    /// Another object has come to lie there, or this one has changed.
+    fn forget(&mut self, address: usize) {
+        if let Some(element) = self.elements.remove(&address) {
+            self.size -= element.size();
+            self.vain += usize::from(!element.is_useful);
+        }
     }
 
     /// Note the bytes of an element, if it was met before and can be kept.
     pub fn note(&mut self, codec: &Codec, object: &Bound<'_, PyAny>, bytes: &[u8]) {
-        if !(SHORTEST..=LONGEST).contains(&bytes.len()) {
+        if self.vain >= VAIN {
+            self.vain = 0;
+            self.paused = PAUSE;
+        }
+        if self.paused > 0 || !(SHORTEST..=LONGEST).contains(&bytes.len()) {
             return;
         }
         let address = object.as_ptr() as usize;
-        if !self.once.remove(&address) && !self.elements.contains_key(&address) {
+        if !self.once.remove(&address) {
             if self.once.len() >= MET {
                 self.once.clear();
             }
@@ -117,15 +144,15 @@ impl Memo {
             tokens,
             bytes: bytes.into(),
             met: self.now,
+            is_useful: false,
         };
         if self.size + element.size() > MOST {
             self.clean();
         }
         if self.size + element.size() <= MOST {
+            self.forget(address);
             self.size += element.size();
-            if let Some(former) = self.elements.insert(address, element) {
-                self.size -= former.size();
-            }
+            self.elements.insert(address, element);
         }
     }
 
