@@ -9,13 +9,14 @@ from typing import Any
 
 import ormsgpack
 import pytest
+from holdfast import serde
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.serde.jsonplus import _msgpack_enc
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
-from support.serde_values import OURS, UPSTREAM, VALUES, Data, Shade, call, check_bytes
+from support.serde_values import OURS, UPSTREAM, VALUES, Data, Shade, call, check_bytes, describe
 
 USAGE = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
 MESSAGES: list[Any] = [
@@ -176,6 +177,18 @@ class TestRecords:
             whole = b"\x94" + ormsgpack.packb(module) + ormsgpack.packb(name) + fields(message)
             check_bytes(("msgpack", ext(5, whole + b"\xa1m")))
             check_bytes(("msgpack", ext(4, whole + b"\xa1m")))
+
+
+def test_lengths_that_upstream_believes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases of ormsgpack before 1.13 would crash."""
+    monkeypatch.setattr(serde, "_BELIEVES_LENGTHS", True)
+    for lying in (b"\xdd\xff\xff\xff\xff\xc0", b"\x91\xdf\x7f\xff\xff\xff\x01"):
+        for whole in (lying, ext(0, packed(b"\x93", "builtins", "set", lying)), ext(7, lying)):
+            with pytest.raises(ValueError, match="unexpected end of file"):
+                OURS.loads_typed(("msgpack", whole))
+    assert describe(OURS.loads_typed(("msgpack", PACKED))) == (
+        describe(UPSTREAM.loads_typed(("msgpack", PACKED)))
+    )
 
 
 def test_duplicate_keys() -> None:

@@ -53,6 +53,10 @@ class Codec:
         `hook` is called for extension objects that are not built here.
         """
 
+    @staticmethod
+    def overstates(data: bytes) -> bool:
+        """Whether a container in the bytes says that it has far more items than they hold."""
+
 @final
 class Core:
     """Splits, hashes, compresses, and caches what it has seen. One per saver."""

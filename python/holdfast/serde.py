@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ormsgpack
 from langchain_core.documents import Document
 from langchain_core.messages import (
     AIMessage,
@@ -30,6 +31,9 @@ _CLASSES = (
     FunctionMessage,
     Document,
 )
+
+# Releases of ormsgpack before 1.13 make a list as long as it says it is, and crash.
+_BELIEVES_LENGTHS = tuple(map(int, ormsgpack.__version__.split(".")[:2])) < (1, 13)
 
 _codec = Codec(_CLASSES)
 _UNREAD = object()
@@ -57,5 +61,7 @@ class Serializer(JsonPlusSerializer):
         tag, packed = data
         if tag != "msgpack" or self._custom_unpack_ext_hook or type(packed) is not bytes:
             return super().loads_typed(data)
+        if _BELIEVES_LENGTHS and Codec.overstates(packed):
+            raise ValueError("unexpected end of file")
         value = _codec.decode(packed, self._unpack_ext_hook, _UNREAD)
         return super().loads_typed(data) if value is _UNREAD else value

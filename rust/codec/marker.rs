@@ -148,6 +148,44 @@ pub fn is_plain(bytes: &[u8], depth: usize) -> bool {
     at == bytes.len()
 }
 
+/// So many items are believed without harm.
+const HARMLESS: u64 = 1 << 16;
+
+/// Whether a container, or one in what an extension object holds, says that it has many items,
+/// and more than there are bytes left for.
+pub fn overstates(bytes: &[u8]) -> bool {
+    let mut payloads = vec![bytes];
+    while let Some(bytes) = payloads.pop() {
+        let mut at = 0;
+        let mut open: u64 = 1;
+        while open > 0 {
+            let Some(marker) = read(bytes, at) else {
+                break;
+            };
+            at += marker.header;
+            let Some(body) = bytes.get(at..at + marker.body) else {
+                break;
+            };
+            at += marker.body;
+            let items = match marker.kind {
+                Kind::Array(n) => u64::from(n),
+                Kind::Map(n) => 2 * u64::from(n),
+                Kind::Flat => 0,
+                Kind::Ext(_) => {
+                    payloads.push(body);
+                    0
+                }
+            };
+            if items > HARMLESS.max((bytes.len() - at) as u64) {
+                return true;
+            }
+            open += items;
+            open -= 1;
+        }
+    }
+    false
+}
+
 /// Whether an object with this first byte is text.
 pub fn is_text(first: u8) -> bool {
     matches!(first, 0xa0..=0xbf | 0xd9..=0xdb)
@@ -171,6 +209,16 @@ mod tests {
         assert!(!is_plain(&[0x01, 0x01], 10), "two objects");
         assert!(!is_plain(&[0xa1, 0xff], 10), "no UTF-8");
         assert!(is_plain(&[0xc4, 1, 0xff], 10));
+    }
+
+    #[test]
+    fn overstating_is_found_in_extension_objects_too() {
+        assert!(!overstates(&[0x92, 0x01, 0x81, 0xa1, b'a', 0x90]));
+        assert!(overstates(&[0xdd, 0xff, 0xff, 0xff, 0xff, 1]));
+        assert!(overstates(&[0x91, 0xdf, 0xff, 0xff, 0xff, 0xff, 1]));
+        assert!(overstates(&[0x91, 0xc7, 5, 0, 0xdd, 0xff, 0, 0, 0]));
+        assert!(!overstates(&[0x92]), "harmless");
+        assert!(!overstates(&[0x91, 0xc7, 3, 0, 0xc4, 1, 0xdd]));
     }
 
     #[test]

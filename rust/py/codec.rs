@@ -14,6 +14,7 @@ use super::messages::Class;
 use super::safe::{SafeTypes, Uuids};
 use super::shared::SharedKeys;
 use super::ways::Types;
+use crate::codec::marker::overstates;
 
 /// Encodes and decodes; one for each process.
 #[pyclass(frozen, module = "holdfast._core")]
@@ -106,5 +107,11 @@ impl Codec {
     ) -> PyResult<Bound<'py, PyAny>> {
         let value = caught(|| decode(self, data.as_bytes(), hook))?;
         Ok(value.unwrap_or_else(|| unread.clone()))
+    }
+
+    /// Whether a container in msgpack bytes says that it has far more items than they hold.
+    #[staticmethod]
+    fn overstates(data: &[u8]) -> bool {
+        overstates(data)
     }
 }
