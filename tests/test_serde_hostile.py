@@ -182,7 +182,7 @@ class TestRecords:
 def test_lengths_that_upstream_believes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Releases of ormsgpack before 1.13 would crash."""
     monkeypatch.setattr(serde, "_BELIEVES_LENGTHS", True)
-    for lying in (b"\xdd\xff\xff\xff\xff\xc0", b"\x91\xdf\x7f\xff\xff\xff\x01"):
+    for lying in (b"\xdd\xff\xff\xff\xff\xc0", b"\x91\xdd\x7f\xff\xff\xff\x01"):
         for whole in (lying, ext(0, packed(b"\x93", "builtins", "set", lying)), ext(7, lying)):
             with pytest.raises(ValueError, match="unexpected end of file"):
                 OURS.loads_typed(("msgpack", whole))
@@ -264,7 +264,7 @@ SHALLOW = (90, 100, 101, 102, 900, 1021, 1022, 1023)
 def test_deep_and_lying(kind: str, counts: tuple[int, ...]) -> None:
     if counts[0] > 100_000 and not kind.startswith("long"):
         pytest.skip("nothing new beyond 100,000 levels")
-    if BELIEVES_LENGTHS and kind in {"long arrays", "long maps"}:
+    if BELIEVES_LENGTHS and kind in {"long arrays", "long maps", "many arrays"}:
         pytest.skip("this release of ormsgpack crashes")
     done = subprocess.run(
         [sys.executable, "-c", LOADER, kind, *map(str, counts)],

@@ -55,7 +55,7 @@ class Codec:
 
     @staticmethod
     def overstates(data: bytes) -> bool:
-        """Whether a container in the bytes says that it has far more items than they hold."""
+        """Whether an array in the bytes says that it has far more items than they hold."""
 
 @final
 class Core:

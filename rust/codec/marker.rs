@@ -151,8 +151,8 @@ pub fn is_plain(bytes: &[u8], depth: usize) -> bool {
 /// So many items are believed without harm.
 const HARMLESS: u64 = 1 << 16;
 
-/// Whether a container, or one in what an extension object holds, says that it has many items,
-/// and more than there are bytes left for.
+/// Whether an array, or one in what an extension object holds, says that it has many items, and
+/// more than there are bytes left for.
 pub fn overstates(bytes: &[u8]) -> bool {
     let mut payloads = vec![bytes];
     while let Some(bytes) = payloads.pop() {
@@ -167,20 +167,15 @@ pub fn overstates(bytes: &[u8]) -> bool {
                 break;
             };
             at += marker.body;
-            let items = match marker.kind {
-                Kind::Array(n) => u64::from(n),
-                Kind::Map(n) => 2 * u64::from(n),
-                Kind::Flat => 0,
-                Kind::Ext(_) => {
-                    payloads.push(body);
-                    0
-                }
-            };
-            if items > HARMLESS.max((bytes.len() - at) as u64) {
-                return true;
-            }
-            open += items;
+            let left = (bytes.len() - at) as u64;
             open -= 1;
+            match marker.kind {
+                Kind::Array(n) if u64::from(n) > left.max(HARMLESS) => return true,
+                Kind::Array(n) => open += u64::from(n),
+                Kind::Map(n) => open += 2 * u64::from(n),
+                Kind::Ext(_) => payloads.push(body),
+                Kind::Flat => {}
+            }
         }
     }
     false
@@ -215,7 +210,8 @@ mod tests {
     fn overstating_is_found_in_extension_objects_too() {
         assert!(!overstates(&[0x92, 0x01, 0x81, 0xa1, b'a', 0x90]));
         assert!(overstates(&[0xdd, 0xff, 0xff, 0xff, 0xff, 1]));
-        assert!(overstates(&[0x91, 0xdf, 0xff, 0xff, 0xff, 0xff, 1]));
+        assert!(overstates(&[0x91, 0xdd, 0, 2, 0, 0, 1]));
+        assert!(!overstates(&[0xdf, 0xff, 0xff, 0xff, 0xff, 1]), "a map");
         assert!(overstates(&[0x91, 0xc7, 5, 0, 0xdd, 0xff, 0, 0, 0]));
         assert!(!overstates(&[0x92]), "harmless");
         assert!(!overstates(&[0x91, 0xc7, 3, 0, 0xc4, 1, 0xdd]));

@@ -109,7 +109,7 @@ impl Codec {
         Ok(value.unwrap_or_else(|| unread.clone()))
     }
 
-    /// Whether a container in msgpack bytes says that it has far more items than they hold.
+    /// Whether an array in msgpack bytes says that it has far more items than they hold.
     #[staticmethod]
     fn overstates(data: &[u8]) -> bool {
         overstates(data)
