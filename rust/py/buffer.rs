@@ -16,6 +16,7 @@ use crate::codec::write::{ext_header, Output};
 
 /// What fits without asking for memory again.
 const FIRST: usize = 1024;
+const MANY: usize = 256 << 10;
 /// Room left for the header of an extension object until its length is known.
 const HEADER: usize = 4;
 
@@ -114,7 +115,9 @@ impl<'py> Buffer<'py> {
         if self.has_failed {
             return false;
         }
-        let wanted = self.length.saturating_add(more).max(2 * self.capacity);
+        // Each time what was written may be copied: seldom, as long as little is at stake.
+        let times = if self.capacity < MANY { 4 } else { 2 };
+        let wanted = self.length.saturating_add(more).max(times * self.capacity);
         // SAFETY: the writer moves what it has, so its address is asked for again.
         unsafe {
             let done = isize::try_from(wanted)
