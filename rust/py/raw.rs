@@ -70,15 +70,17 @@ fn wide_text<'py>(py: Python<'py>, text: &str) -> Option<Bound<'py, PyString>> {
     /// `data` has room for all the characters, and nobody else refers to it.
     #[inline]
     unsafe fn fill<T>(data: *mut T, text: &str, narrow: impl Fn(char) -> T) {
-        for (at, each) in text.chars().enumerate() {
-            data.add(at).write(narrow(each));
+        let mut data = data;
+        for each in text.chars() {
+            data.write(narrow(each));
+            data = data.add(1);
         }
     }
     let length = text.chars().count() as ffi::Py_ssize_t;
     // The largest first byte of a character tells how large characters are.
-    let largest = match text.bytes().max() {
-        Some(0xf0..) => 0x10_ffff,
-        Some(0xc4..) => 0xffff,
+    let largest = match text.bytes().fold(0, u8::max) {
+        0xf0.. => 0x10_ffff,
+        0xc4.. => 0xffff,
         _ => 0xff,
     };
     // SAFETY: a str that is made for such a largest character holds so many characters of one,
