@@ -12,6 +12,7 @@ from holdfast.errors import ConfigurationError
 from holdfast.options import Options
 from holdfast.saver import Saver
 from holdfast.savers import MemorySaver, RedisSaver, SqliteSaver
+from holdfast.urls import check_redis_url
 
 
 def _memory(_: str, rest: str, **options: Any) -> Saver:
@@ -82,6 +83,8 @@ def open(url: str | None = None, **options: Any) -> Saver:
             f"the URL's scheme is {named}; there are: "
             f"{', '.join(f'{known}://' for known in sorted(_SCHEMES))}"
         )
+    if _SCHEMES[scheme] is _redis:
+        check_redis_url(url)
     path, _, query = rest.partition("?")
     in_url = dict(parse_qsl(query, keep_blank_values=True))
     return _SCHEMES[scheme](scheme, path, **{**in_url, **options})

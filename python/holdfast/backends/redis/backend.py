@@ -15,7 +15,7 @@ from holdfast.backends.redis.attempts import Attempts
 from holdfast.backends.redis.changes import Changes
 from holdfast.backends.redis.check import check, eviction_warning, section
 from holdfast.backends.redis.clients import Clients
-from holdfast.backends.redis.errors import failure_among, is_unknown_script
+from holdfast.backends.redis.errors import failure_among, is_unknown_script, kind_of, raised
 from holdfast.backends.redis.names import LAYOUT, LastRecords, Names
 from holdfast.backends.redis.reads import Reads
 from holdfast.backends.redis.scripts import Command, Tolerant, Trips, with_source
@@ -58,14 +58,14 @@ class RedisBackend(Backend):
             **Reads(self._names, last).answers,
             **Changes(self._names, last, keep).answers,
         }
-        self._answers[Check] = lambda _: check(self._names, self._answers)
+        self._answers[Check] = lambda _: check(self._names)
         self._is_set_up = False
 
     def setup(self) -> None:
-        drive(self._prepared(), self._io)
+        drive(self._made(self._setup(), None), self._io)
 
     async def asetup(self) -> None:
-        await adrive(self._prepared(), self._aio)
+        await adrive(self._made(self._setup(), None), self._aio)
 
     def execute(self, request: Request) -> Any:
         return drive(self._answer(request), self._io)
@@ -101,7 +101,7 @@ class RedisBackend(Backend):
 
     def _answer(self, request: Request) -> IO[Any]:
         if not self._is_set_up:
-            yield from self._prepared()
+            yield from self._made(self._setup(), request)
         return (yield from self._made(self._answers[type(request)](request), request))
 
     def _made(self, trips: Trips[T], request: Request | None) -> IO[T]:
@@ -121,7 +121,7 @@ class RedisBackend(Backend):
         while True:
             try:
                 replies: list[Any] = yield commands
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, UnicodeError) as error:  # the last: a host's name
                 failure: Exception = error
             else:
                 found = failure_among(replies, tolerant=isinstance(commands, Tolerant))
@@ -136,17 +136,25 @@ class RedisBackend(Backend):
             yield Pause(pause)
 
     def _describe(self, request: Request | None) -> str:
-        thread_id = getattr(request, "thread_id", None)
+        # A copy fails on the thread that it would change.
+        thread_id = getattr(request, "thread_id", getattr(request, "target_thread_id", None))
         where = self._clients.where
         return where if thread_id is None else f"{where}, thread {thread_id!r}"
 
-    def _prepared(self) -> IO[None]:
-        yield from self._made(self._setup(), None)
-
     def _setup(self) -> Trips[None]:
-        """See that the keys below the prefix are ours, and that the server keeps them."""
+        """See that the keys below the prefix are ours, and that the server keeps them.
+
+        A server that refuses to write, because it is full for example, can still be read.
+        """
         layout = b"%d %d" % (LAYOUT, LAYOUT)
-        (_, held) = yield [("SET", self._names.format, layout, "NX"), ("GET", self._names.format)]
+        key = self._names.format
+        written, held = yield Tolerant([("SET", key, layout, "NX"), ("GET", key)])
+        if held is None and isinstance(written, Exception) and kind_of(written).reads:
+            return  # an empty prefix; whoever comes next tries again
+        if isinstance(held, Exception):
+            raise raised(held, self._clients.where, 1, 0) from held
+        if held is None and isinstance(written, Exception):
+            raise raised(written, self._clients.where, 1, 0) from written
         lowest = (held or b"").split()[1:]
         if len(lowest) != 1 or not lowest[0].isdigit() or int(lowest[0]) > LAYOUT:
             raise ConfigurationError(

@@ -154,23 +154,30 @@ class Changes:
             (reply,) = yield [command]
             if reply != _DYING:
                 return reply
-            yield from self._forget_all(thread_id)
+            yield from self._finish(thread_id)
 
     def _forget(self, request: Forget) -> Reply:
-        yield from self._forget_all(request.thread_id)
+        (is_left,) = yield [self._forgetting(request.thread_id, begins=True)]
+        if is_left:
+            yield from self._finish(request.thread_id)
 
-    def _forget_all(self, thread_id: str) -> Trips[None]:
+    def _finish(self, thread_id: str) -> Trips[None]:
+        """Remove what is left of a thread whose removal has begun."""
+        command = self._forgetting(thread_id, begins=False)
+        while (yield [command]) != [0]:
+            pass
+
+    def _forgetting(self, thread_id: str, *, begins: bool) -> Command:
         names = self._names
-        command = call(
+        return call(
             "forget",
             [names.meta(thread_id), names.blobs(thread_id), names.threads(thread_id)],
             encode(thread_id),
             *names.bases(thread_id),
             names.runs,
             _REMOVED,
+            int(begins),
         )
-        while (yield [command]) != [0]:
-            pass
 
     def _copy(self, request: Copy) -> Reply:
         names, source, target = self._names, request.source_thread_id, request.target_thread_id

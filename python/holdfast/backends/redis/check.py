@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from holdfast.backends.base import (
-    Commit,
-    Finding,
-    Forget,
-    Head,
-    StoredWrite,
-    Write,
-    new_operation_id,
-)
+from redis import exceptions
+
+from holdfast.backends.base import Finding, new_operation_id
 from holdfast.backends.redis.errors import kind_of
-from holdfast.backends.redis.names import Names
-from holdfast.backends.redis.scripts import Tolerant, Trips
+from holdfast.backends.redis.names import Names, encode
+from holdfast.backends.redis.scripts import Tolerant, Trips, call
 
 _LEAST = (6, 2)
 _TIMINGS = 5
@@ -28,7 +22,6 @@ _SLOW = 0.005
 _CONFIG = ("appendfsync", "save", "lazyfree-lazy-expire")
 _UNKNOWN = "the user may not ask"
 Fields = Mapping[str, str]
-Answers = Mapping[type, Callable[[Any], Trips[Any]]]
 
 
 def section(reply: Any) -> dict[str, str]:
@@ -51,7 +44,7 @@ def eviction_warning(memory: Fields) -> str | None:
     )
 
 
-def check(names: Names, answers: Answers) -> Trips[list[Finding]]:
+def check(names: Names) -> Trips[list[Finding]]:
     """Look at the server's version, durability, memory and speed, and try the user's rights."""
     sections = yield Tolerant([("INFO", part) for part in ("server", "memory", "persistence")])
     server, memory, persistence = map(section, sections)
@@ -70,7 +63,7 @@ def check(names: Names, answers: Answers) -> Trips[list[Finding]]:
         yield [("GET", names.format)]
         seconds.append(time.perf_counter() - begun)
     findings.append(_round_trip(statistics.median(seconds)))
-    findings.append((yield from _rights(answers)))
+    findings.append((yield from _rights(names)))
     return findings
 
 
@@ -184,26 +177,22 @@ def _round_trip(seconds: float) -> Finding:
     )
 
 
-def _rights(answers: Answers) -> Trips[Finding]:
-    """Store, read and remove a thread that nobody else names, as the user who asks."""
-    operation = new_operation_id()
-    thread_id = f"holdfast-check-{operation.hex()}"
-    requests = (
-        Write(thread_id, "", "1", [StoredWrite("", 0, b"")], [], [], operation),
-        Commit(thread_id, "", "1", None, "check", b"", [], [], new_operation_id()),
-        Head(thread_id, "", None, list),
-        Forget(thread_id, new_operation_id()),
-    )
-    for request in requests:
-        trips = answers[type(request)](request)
-        replies = None
-        while True:
-            try:
-                commands = next(trips) if replies is None else trips.send(replies)
-            except StopIteration:
-                break
-            replies = yield Tolerant(commands)
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    return Finding("rights", False, str(reply), kind_of(reply).remedy)
-    return Finding("rights", True, "can read, write and remove")
+def _rights(names: Names) -> Trips[Finding]:
+    """Try what other scripts do, as the user who asks, where nobody else looks."""
+    thread_id = f"holdfast-check-{new_operation_id().hex()}"
+    keys = [
+        names.meta(thread_id),
+        names.blobs(thread_id),
+        names.index(thread_id, ""),
+        names.checkpoint(thread_id, "", ""),
+        names.writes(thread_id, "", ""),
+        names.threads(thread_id),
+        names.run(thread_id),
+    ]
+    (reply,) = yield Tolerant([call("check", keys, encode(thread_id))])
+    error = reply if isinstance(reply, Exception) else None
+    if error is None and reply:
+        error = exceptions.ResponseError(reply.decode("utf-8", "replace"))
+    if error is None:
+        return Finding("rights", True, "can read, write and remove")
+    return Finding("rights", False, str(error), kind_of(error).remedy)

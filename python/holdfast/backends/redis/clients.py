@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -16,9 +17,10 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from holdfast.backends.redis.coalesce import Coalescer
+from holdfast.backends.redis.coalesce import Coalescer, Links, Loans
 from holdfast.backends.redis.scripts import Command, pack
 from holdfast.errors import ConfigurationError
+from holdfast.urls import check_redis_url, unreadable
 
 # redis-py would read its own version from the disk for each connection, on the event loop,
 # and tell the server in two more round trips.
@@ -30,6 +32,8 @@ _ANONYMOUS: dict[str, Any] = (
 # Seconds for a connection, and for a reply, unless the URL says other ones.
 _CONNECT_TIMEOUT = 5.0
 _REPLY_TIMEOUT = 5.0
+# Seconds after which a thread that waits for an event loop sees whether it still runs.
+_PATIENCE = 0.2
 
 
 def exchange(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
@@ -93,7 +97,7 @@ class Clients(ABC):
 class _Loop:
     """What one event loop opened: closed with the loop, or before."""
 
-    def __init__(self, client: redis.asyncio.Redis, line: Coalescer) -> None:
+    def __init__(self, client: redis.asyncio.Redis, line: Links) -> None:
         self._client = client
         self.line = line
         self._life = self._until_closed()
@@ -128,14 +132,13 @@ class FromUrl(Clients):
     def __init__(self, url: str, arguments: Mapping[str, Any] | None = None) -> None:
         self._url = url
         self._arguments = dict(arguments or {})
-        try:
-            parsed = redis.ConnectionPool.from_url(url, **self._arguments)
-        except (ValueError, TypeError):
-            # The reason may show a part of the password: it is not repeated.
-            raise ConfigurationError(
-                "the URL of Redis cannot be read: it is redis://user:password@host:port/db, "
-                "rediss://… or unix:///path; escape /, :, @, ? and # in the password with %"
-            ) from None
+        check_redis_url(url)
+        # Raised outside: the reason may show a part of the password, as its context, too.
+        parsed = _parsed(url, {**_ANONYMOUS, **self._arguments})
+        if parsed is None:
+            raise unreadable()
+        if (unknown := _unknown_argument(parsed)) is not None:
+            raise ConfigurationError(f"neither holdfast nor redis-py has an option {unknown}")
         known = parsed.connection_kwargs
         self._where = address(known)
         self._timeout: float | None = known.get("socket_timeout", _REPLY_TIMEOUT)
@@ -149,15 +152,16 @@ class FromUrl(Clients):
     def where(self) -> str:
         return self._where
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, **own: Any) -> dict[str, Any]:
         # Bytes as they are, the older protocol, which is enough, and no attempts of redis-py's
         # own: they are counted in `Attempts`.
         return {
             "protocol": 2,
+            "socket_connect_timeout": self._connect_timeout,
             **_ANONYMOUS,
             **self._arguments,
             "decode_responses": False,
-            "socket_connect_timeout": self._connect_timeout,
+            **own,
         }
 
     def send(self, commands: Sequence[Command]) -> list[Any]:
@@ -165,9 +169,7 @@ class FromUrl(Clients):
         if client is None:
             client = redis.Redis.from_url(
                 self._url,
-                **self._settings(),
-                socket_timeout=self._timeout,
-                retry=Retry(NoBackoff(), 0),
+                **self._settings(socket_timeout=self._timeout, retry=Retry(NoBackoff(), 0)),
             )
             self._client = client
         return exchange(client, commands)
@@ -180,11 +182,9 @@ class FromUrl(Clients):
             # The coalescer has one timer for a pipeline, redis-py one for each reply.
             client = redis.asyncio.Redis.from_url(
                 self._url,
-                **self._settings(),
-                socket_timeout=None,
-                retry=AsyncRetry(NoBackoff(), 0),
+                **self._settings(socket_timeout=None, retry=AsyncRetry(NoBackoff(), 0)),
             )
-            line = Coalescer(client, self._timeout, together=self.together)
+            line = Links(client, self._timeout, together=self.together)
             opened = _Loop(client, line)
             self._loops[loop] = opened
             await opened.open()
@@ -251,6 +251,7 @@ class Given(Clients):
         self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Coalescer] = (
             weakref.WeakKeyDictionary()
         )
+        self._is_inherited = False
         self._owner: weakref.ref[asyncio.AbstractEventLoop] | None = None
         if async_client is not None:
             try:
@@ -282,17 +283,31 @@ class Given(Clients):
                 "wait for itself: await the method with an a before its name, or give a client "
                 "as well"
             )
-        return asyncio.run_coroutine_threadsafe(self.asend(commands), owner).result()
+        coming = asyncio.run_coroutine_threadsafe(self.asend(commands), owner)
+        while True:
+            try:
+                return coming.result(_PATIENCE)
+            except concurrent.futures.TimeoutError:
+                if coming.done() or owner.is_running():
+                    continue
+                raise exceptions.ConnectionError("the client's event loop has ended") from None
+            except concurrent.futures.CancelledError:
+                raise exceptions.ConnectionError("the client's event loop is ending") from None
 
     async def asend(self, commands: Sequence[Command]) -> list[Any]:
-        if self._async_client is None:
+        if self._async_client is None or (self._is_inherited and self._client is not None):
             return await asyncio.to_thread(self.send, commands)
+        if self._is_inherited:
+            raise ConfigurationError(
+                "the async_client was opened before a fork, and its connections belong to the "
+                "parent: open a client and a saver in the child"
+            )
         loop = asyncio.get_running_loop()
         line = self._lines.get(loop)
         if line is None:
             if self._owner is None:
                 self._owner = weakref.ref(loop)
-            line = Coalescer(self._async_client, None, together=self.together)
+            line = Loans(self._async_client, together=self.together)
             self._lines[loop] = line
         return await line.send(commands)
 
@@ -312,7 +327,24 @@ class Given(Clients):
     def drop(self) -> list[Any]:
         inherited = list(self._lines.values())
         self._lines = weakref.WeakKeyDictionary()
+        self._is_inherited, self._owner = True, None
         return inherited
+
+
+def _parsed(url: str, arguments: Mapping[str, Any]) -> redis.ConnectionPool | None:
+    try:
+        return redis.ConnectionPool.from_url(url, **arguments)
+    except (ValueError, TypeError):
+        return None
+
+
+def _unknown_argument(pool: redis.ConnectionPool) -> str | None:
+    """The name of an argument that connections do not take."""
+    try:
+        pool.make_connection()
+    except TypeError as error:
+        return str(error).rpartition(" ")[2]
+    return None
 
 
 def choose(

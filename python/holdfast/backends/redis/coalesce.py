@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -24,35 +25,24 @@ _LOOKS = 8
 _Call = tuple[Sequence[Command], "asyncio.Future[list[Any]]"]
 
 
-class Coalescer:
-    """Sends the commands of one event loop.
+class Coalescer(ABC):
+    """Sends the commands of one event loop: those of one tick as one pipeline.
 
     Each call has its own replies: a failure of one is no failure of its neighbours, and a
     call that is cancelled takes nothing from them.
 
     Args:
         client: A client of the loop that runs now.
-        timeout: Seconds for a pipeline; None for no end.
         together: Whether calls of one tick share a pipeline.
     """
 
-    def __init__(
-        self, client: redis.asyncio.Redis, timeout: float | None, *, together: bool = True
-    ) -> None:
+    def __init__(self, client: redis.asyncio.Redis, *, together: bool = True) -> None:
         # redis-py does not type what its own pipelines are made of.
         self._pool: Any = client.connection_pool
-        self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._together = together
         self._waiting: deque[_Call] = deque()
         self._is_planned = False
-        self._idle: list[Link] = []
-        self._links: set[Link] = set()
-        self._closed = asyncio.Event()
-        self._closed.set()
-        self._opening: set[asyncio.Task[None]] = set()
-        self._closing: set[asyncio.Task[None]] = set()
-        self._watch: asyncio.TimerHandle | None = None
 
     def send(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
         """The replies to commands; an error that the server replied stands in its place.
@@ -66,6 +56,59 @@ class Coalescer:
             self._is_planned = True
             self._loop.call_soon(self._flush)
         return future
+
+    @abstractmethod
+    def _flush(self) -> None:
+        """Send what waits, as far as connections are free."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End what is under way, whose callers are told, and what was opened."""
+
+    def _next(self) -> tuple[Trip, list[Command]] | None:
+        """The next pipeline and its commands; None where nobody waits any more."""
+        calls: list[_Call] = []
+        count = size = 0
+        while self._waiting and count < _LARGEST and size < _BYTES:
+            call = self._waiting.popleft()
+            if call[1].done():
+                continue  # cancelled before it was sent
+            calls.append(call)
+            if not self._together:
+                break
+            if self._waiting:
+                count += len(call[0])
+                size += _size(call[0])
+        if not calls:
+            return None
+        commands = [command for some, _ in calls for command in some]
+        sent, places = merged(commands) if len(commands) > 1 else (commands, None)
+        return Trip(calls, len(sent), places, self._loop.time()), sent
+
+    def _fail_waiting(self, error: BaseException) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        fail(waiting, error)
+
+
+class Links(Coalescer):
+    """Sends over connections of its own, of which it reads the replies itself.
+
+    Args:
+        timeout: Seconds for a pipeline; None for no end.
+    """
+
+    def __init__(
+        self, client: redis.asyncio.Redis, timeout: float | None, *, together: bool = True
+    ) -> None:
+        super().__init__(client, together=together)
+        self._timeout = timeout
+        self._idle: list[Link] = []
+        self._links: set[Link] = set()
+        self._closed = asyncio.Event()
+        self._closed.set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._watch: asyncio.TimerHandle | None = None
 
     def _flush(self) -> None:
         self._is_planned = False
@@ -96,19 +139,14 @@ class Coalescer:
             self._idle.append(link)
             self._flush()
 
-    def _fail_waiting(self, error: Exception) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        _fail(waiting, error)
-
     def _go(self, link: Link) -> None:
         """Send the next pipeline."""
-        calls = self._next()
-        if not calls:
+        following = self._next()
+        if following is None:
             self._idle.append(link)
             return
-        commands = [command for some, _ in calls for command in some]
-        sent, places = merged(commands) if len(commands) > 1 else (commands, None)
-        link.send(Trip(calls, len(sent), places, self._loop.time()), pack(sent))
+        trip, commands = following
+        link.send(trip, pack(commands))
         if self._timeout is not None and self._watch is None:
             self._watch = self._loop.call_later(self._timeout / _LOOKS, self._look)
 
@@ -127,32 +165,8 @@ class Coalescer:
                 elif self._watch is None:
                     self._watch = self._loop.call_later(self._timeout / _LOOKS, self._look)
 
-    def _next(self) -> list[_Call]:
-        """The calls of the next pipeline."""
-        calls: list[_Call] = []
-        count = size = 0
-        while self._waiting and count < _LARGEST and size < _BYTES:
-            call = self._waiting.popleft()
-            if call[1].done():
-                continue  # cancelled before it was sent
-            calls.append(call)
-            if not self._together:
-                break
-            if self._waiting:
-                count += len(call[0])
-                size += _size(call[0])
-        return calls
-
     def _arrived(self, link: Link, trip: Trip) -> None:
-        replies, start = trip.replies, 0
-        for commands, future in trip.calls:
-            end = start + len(commands)
-            if not future.done():
-                if trip.places is None:
-                    future.set_result(replies[start:end])
-                else:
-                    future.set_result([reply_at(replies, at) for at in trip.places[start:end]])
-            start = end
+        settle(trip)
         self._idle.append(link)
         if self._waiting:
             self._flush()
@@ -164,7 +178,7 @@ class Coalescer:
         if link in self._idle:
             self._idle.remove(link)
         if trip is not None:
-            _fail(trip.calls, error)
+            fail(trip.calls, error)
         if not self._loop.is_closed():
             task = self._loop.create_task(self._pool.release(link.connection))
             self._closing.add(task)
@@ -173,7 +187,6 @@ class Coalescer:
                 self._flush()
 
     async def close(self) -> None:
-        """End the trips under way, whose callers are told, and the connections."""
         for task in self._opening:
             task.cancel()
         for link in list(self._links):
@@ -191,14 +204,82 @@ class Coalescer:
             link.abandon()
 
 
-def _size(commands: Sequence[Command]) -> int:
-    return sum(len(part) for command in commands for part in command if isinstance(part, bytes))
+class Loans(Coalescer):
+    """Sends over connections that somebody else's pool lends for one pipeline at a time."""
+
+    def __init__(self, client: redis.asyncio.Redis, *, together: bool = True) -> None:
+        super().__init__(client, together=together)
+        self._trips: set[asyncio.Task[None]] = set()
+
+    def _flush(self) -> None:
+        self._is_planned = False
+        while self._waiting and len(self._trips) < _CONNECTIONS:
+            following = self._next()
+            if following is None:
+                break
+            task = self._loop.create_task(self._exchange(*following))
+            self._trips.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._trips.discard(task)
+        if self._waiting and not self._loop.is_closed():
+            self._flush()
+
+    async def _exchange(self, trip: Trip, commands: Sequence[Command]) -> None:
+        connection = None
+        try:
+            connection = await self._pool.get_connection()
+            await connection.send_packed_command([pack(commands)])
+            while len(trip.replies) < trip.count:
+                try:
+                    trip.replies.append(await connection.read_response(disable_decoding=True))
+                except exceptions.ResponseError as error:
+                    trip.replies.append(error)
+        except asyncio.CancelledError:
+            fail(trip.calls, exceptions.ConnectionError("the event loop is closing"))
+            raise
+        except Exception as error:  # noqa: BLE001 - each caller gets it
+            fail(trip.calls, error)
+        else:
+            settle(trip)
+        finally:
+            if connection is not None:
+                if len(trip.replies) < trip.count:
+                    # Replies that nobody will read must not meet the next call.
+                    await connection.disconnect(nowait=True)
+                await self._pool.release(connection)
+
+    async def close(self) -> None:
+        for task in self._trips:
+            task.cancel()
+        await asyncio.gather(*self._trips, return_exceptions=True)
 
 
-def _fail(calls: Calls, error: Exception) -> None:
-    """Give each caller an error of its own: shared ones would gather tracebacks."""
+def settle(trip: Trip) -> None:
+    """Give each caller its replies."""
+    replies, start = trip.replies, 0
+    for commands, future in trip.calls:
+        end = start + len(commands)
+        if not future.done():
+            if trip.places is None:
+                future.set_result(replies[start:end])
+            else:
+                future.set_result([reply_at(replies, at) for at in trip.places[start:end]])
+        start = end
+
+
+def fail(calls: Calls, error: BaseException) -> None:
+    """Give each caller the error; one of its own if it can be made: shared ones gather
+    tracebacks."""
     for _, future in calls:
         if not future.done():
-            own = type(error)(*error.args)
-            own.__cause__ = error.__cause__
+            own = error
+            if isinstance(error, (exceptions.RedisError, OSError)):
+                own = type(error)(*error.args)
+                own.__cause__ = error.__cause__
             future.set_exception(own)
+
+
+def _size(commands: Sequence[Command]) -> int:
+    return sum(len(part) for command in commands for part in command if isinstance(part, bytes))

@@ -25,6 +25,8 @@ class Kind:
     error: type[HoldfastError]
     remedy: str
     passes: bool = True
+    reads: bool = False
+    """Whether it is said of changes alone: what only reads or removes still works."""
 
 
 _UNREACHABLE = Kind(
@@ -49,13 +51,19 @@ _BY_CODE: dict[str, Kind] = {
     "READONLY": Kind(
         StoreUnavailable,
         "This server is a replica: name the primary, or let a failover finish.",
+        reads=True,
     ),
-    "MASTERDOWN": Kind(StoreUnavailable, "The replica has lost its primary: restore the link."),
+    "MASTERDOWN": Kind(
+        StoreUnavailable,
+        "This server is a replica that has lost its primary: name the primary, or restore the "
+        "link.",
+    ),
     "OOM": Kind(
         StoreFull,
         "The server is out of memory, nothing of the request was stored and what was stored "
         "before is sound. Raise maxmemory, or delete or prune threads: both work on a full "
         "server.",
+        reads=True,
     ),
     "BUSY": Kind(
         StoreTimeout,
@@ -66,9 +74,16 @@ _BY_CODE: dict[str, Kind] = {
         StoreUnavailable,
         "The server cannot save to its disk and refuses to write: free disk space or mend its "
         "directory's rights.",
+        reads=True,
     ),
     "NOREPLICAS": Kind(
-        StoreUnavailable, "The server has fewer replicas than min-replicas-to-write asks for."
+        StoreUnavailable,
+        "The server has fewer replicas than min-replicas-to-write asks for.",
+        reads=True,
+    ),
+    "MAXCONNECTIONS": Kind(
+        StoreUnavailable,
+        "All connections that the client's pool may open are in use: raise max_connections.",
     ),
     "CLUSTERDOWN": Kind(StoreUnavailable, "The cluster is down: look at CLUSTER INFO."),
     "TRYAGAIN": Kind(StoreUnavailable, "The cluster is moving slots: wait for it."),
@@ -102,8 +117,18 @@ _BY_CODE: dict[str, Kind] = {
     ),
 }
 _CODE = re.compile(rf"\b({'|'.join(_BY_CODE)})\b")
-# What scripts say of a user's missing rights has no code in some versions.
-_RIGHTS = re.compile("ACL failure|can't run this command|can't access at least one", re.I)
+_NO_PLACE = Kind(
+    StoreUnavailable,
+    "The server takes no more clients: raise maxclients, or find who keeps connections open.",
+)
+# What has no code, in all versions or in some.
+_BY_TEXT = (
+    (re.compile("max number of clients"), _NO_PLACE),
+    (
+        re.compile("ACL failure|can't run this command|can't access at least one", re.I),
+        _BY_CODE["NOPERM"],
+    ),
+)
 _OTHER = Kind(
     StoreUnavailable,
     "Check that the server is Redis 6.2 or newer, or Valkey, and that no proxy between forbids "
@@ -116,6 +141,12 @@ _CODE_OF_CLASS: dict[type[Exception], str] = {
     exceptions.ReadOnlyError: "READONLY",
     exceptions.OutOfMemoryError: "OOM",
     exceptions.NoPermissionError: "NOPERM",
+    exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.ClusterDownError: "CLUSTERDOWN",
+    exceptions.TryAgainError: "TRYAGAIN",
+    exceptions.AskError: "MOVED",
+    exceptions.ClusterCrossSlotError: "CROSSSLOT",
+    exceptions.MaxConnectionsError: "MAXCONNECTIONS",
     exceptions.AuthenticationError: "WRONGPASS",
     exceptions.AuthorizationError: "WRONGPASS",
 }
@@ -131,18 +162,21 @@ def kind_of(error: Exception) -> Kind:
     code_found = _CODE.search(str(error))
     if code_found:
         return _BY_CODE[code_found[1]]
-    if _RIGHTS.search(str(error)):
-        return _BY_CODE["NOPERM"]
+    for text, kind in _BY_TEXT:
+        if text.search(str(error)):
+            return kind
     if isinstance(error, (exceptions.ConnectionError, OSError)):
         return _UNREACHABLE
     return _OTHER
 
 
 def failure_among(replies: Iterable[Any], *, tolerant: bool) -> Exception | None:
-    """The first error among replies; of tolerated ones, the first that may pass."""
+    """The first error among replies; of tolerated ones, the first for which all has to wait."""
     for reply in replies:
-        if isinstance(reply, Exception) and (not tolerant or kind_of(reply).passes):
-            return reply
+        if isinstance(reply, Exception):
+            kind = kind_of(reply)
+            if not tolerant or (kind.passes and not kind.reads):
+                return reply
     return None
 
 

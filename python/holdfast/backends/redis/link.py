@@ -59,6 +59,16 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport = connection._writer.transport
         self._theirs = self._transport.get_protocol()
         self._transport.set_protocol(self)
+        self._take_over(connection._reader)
+
+    def _take_over(self, stream: Any) -> None:
+        """Heed what came before the protocol was changed: a server that has no place for
+        another client says so and ends the connection, and nobody would say it again."""
+        self._reader.feed(bytes(stream._buffer))
+        if (said := self._reader.gets(False)) is not False:
+            self._failure = exceptions.ConnectionError(str(said))
+        if self._failure is not None or stream._eof or stream.exception() is not None:
+            asyncio.get_running_loop().call_soon(self._transport.abort)
 
     def send(self, trip: Trip, packed: bytes) -> None:
         """Send a pipeline; `done` or `lost` is called in the end."""
@@ -76,11 +86,13 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
-            # What comes without having been asked for is not ours.
             while (reply := self._reader.gets(False)) is not False:
-                if self.trip is None:
+                if isinstance(reply, hiredis.PushNotification):
                     continue
-                if not isinstance(reply, hiredis.PushNotification):
+                if self.trip is None:
+                    # What comes without having been asked for is the server's farewell.
+                    self._failure = self._failure or exceptions.ConnectionError(str(reply))
+                else:
                     self.trip.replies.append(reply)
                     if len(self.trip.replies) == self.trip.count:
                         trip, self.trip = self.trip, None

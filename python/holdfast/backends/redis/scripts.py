@@ -25,6 +25,7 @@ class Tolerant(list[Command]):
 
 _NAMES = (
     "ancestors",
+    "check",
     "chunk_ids",
     "commit",
     "copy",

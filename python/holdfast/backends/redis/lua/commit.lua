@@ -21,6 +21,7 @@ if #missing > 0 then
   return missing
 end
 local last = redis.call('LINDEX', index, -1)
+redis.call('STRLEN', checkpoint)
 if run and not has_run then
   redis.call('SCARD', run)
 end

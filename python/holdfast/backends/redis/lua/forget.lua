@@ -3,11 +3,15 @@
 -- Needs no room: it works on a server that is out of memory.
 -- KEYS: meta, blobs, threads
 -- ARGV: thread, base of indexes, base of checkpoint keys, base of writes keys, base of runs,
---       limit
+--       limit, '1' to begin, '0' to go on
 -- Reply: 1 when something is left, else 0
 local meta, blobs, threads = unpack(KEYS)
-local thread_id, indexes, checkpoints, all_writes, runs, limit = unpack(ARGV, 1, 6)
+local thread_id, indexes, checkpoints, all_writes, runs, limit, begins = unpack(ARGV, 1, 7)
 local left = tonumber(limit)
+-- Another client may have finished it, and begun the thread anew.
+if begins == '0' and life_of(meta) then
+  return 0
+end
 redis.call('ZCARD', threads)
 redis.call('HDEL', meta, 'life')
 for _, field in ipairs(redis.call('HKEYS', meta)) do
