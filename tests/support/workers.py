@@ -8,10 +8,11 @@ import random
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
-from typing import Any
+from typing import Any, Protocol
 
 import holdfast
 
+from support.calls import Calls
 from support.make import checkpoint, checkpoint_id, config, version
 
 
@@ -90,24 +91,35 @@ def deeds(seed: int) -> Iterator[tuple[str, str]]:
                 life, step = life + 1, 0
 
 
-def live(url: str, thread: str, seed: int, told: Connection) -> None:
-    """Do `deeds` until killed, telling before and after each."""
-    with holdfast.open(url) as saver:
-        head: Any = config(thread)
-        told.send(("ready", "", ""))
-        for number, (deed, id) in enumerate(deeds(seed)):
-            told.send(("begin", deed, id))
-            if deed == "put":
-                made = checkpoint(id, {"state": content(id)}, {"state": version(number)})
-                head = saver.put(head, made, {"step": number}, made["channel_versions"])
-            elif deed == "write":
-                saver.put_writes(head, [("a", content(id)), ("b", number)], f"task {number}")
-            elif deed == "prune":
-                saver.prune([thread])
-            else:
-                saver.delete_thread(thread)
-                head = config(thread)
-            told.send(("done", deed, id if deed != "write" else f"{id}/task {number}"))
+class Listener(Protocol):
+    """Who is told what is done: the end of a pipe, for example."""
+
+    def send(self, event: tuple[str, str, str], /) -> None: ...
+
+
+async def work(calls: Calls, thread: str, seed: int, told: Listener) -> None:
+    """Do `deeds` without end, telling before and after each."""
+    head: Any = config(thread)
+    told.send(("ready", "", ""))
+    for number, (deed, id) in enumerate(deeds(seed)):
+        told.send(("begin", deed, id))
+        if deed == "put":
+            made = checkpoint(id, {"state": content(id)}, {"state": version(number)})
+            metadata: Any = {"step": number, "run_id": f"{thread}, run {number % 5}"}
+            head = await calls.put(head, made, metadata, made["channel_versions"])
+        elif deed == "write":
+            await calls.put_writes(head, [("a", content(id)), ("b", number)], f"task {number}")
+        elif deed == "prune":
+            await calls.prune([thread])
+        else:
+            await calls.delete_thread(thread)
+            head = config(thread)
+        told.send(("done", deed, id if deed != "write" else f"{id}/task {number}"))
+
+
+def live(url: str, thread: str, seed: int, told: Connection, mode: str) -> None:
+    """Do `deeds` until killed."""
+    asyncio.run(work(Calls(holdfast.open(url), mode), thread, seed, told))
 
 
 # --- without the right to write

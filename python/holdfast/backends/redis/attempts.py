@@ -10,6 +10,8 @@ from holdfast.backends.redis.errors import is_lost, is_unknown_script, kind_of, 
 
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
+# So often at least a budget that is spent on pauses alone is tried.
+_LEAST_ATTEMPTS = 20
 
 
 class Attempts:
@@ -24,7 +26,9 @@ class Attempts:
         self._begun = begun
         self._count = 0
         self._free = {is_lost, is_unknown_script}
-        self._backoff = FullJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE)
+        self._backoff = FullJitterBackoff(
+            cap=min(_LONGEST_PAUSE, budget / _LEAST_ATTEMPTS), base=_FIRST_PAUSE
+        )
 
     def pause(self, error: Exception) -> float:
         """Seconds to wait before the next attempt.

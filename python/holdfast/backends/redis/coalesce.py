@@ -43,6 +43,7 @@ class Coalescer(ABC):
         self._together = together
         self._waiting: deque[_Call] = deque()
         self._is_planned = False
+        self._is_closed = False
 
     def send(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
         """The replies to commands; an error that the server replied stands in its place.
@@ -52,7 +53,9 @@ class Coalescer(ABC):
         """
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         self._waiting.append((commands, future))
-        if not self._is_planned:
+        if self._is_closed:
+            self._fail_waiting(_closed())
+        elif not self._is_planned:
             self._is_planned = True
             self._loop.call_soon(self._flush)
         return future
@@ -61,9 +64,16 @@ class Coalescer(ABC):
     def _flush(self) -> None:
         """Send what waits, as far as connections are free."""
 
-    @abstractmethod
     async def close(self) -> None:
-        """End what is under way, whose callers are told, and what was opened."""
+        """End what is under way and what was opened. Callers are told, and try again: on
+        connections that are opened for them."""
+        self._is_closed = True
+        self._fail_waiting(_closed())
+        await self._close()
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """End the connections."""
 
     def _next(self) -> tuple[Trip, list[Command]] | None:
         """The next pipeline and its commands; None where nobody waits any more."""
@@ -136,8 +146,11 @@ class Links(Coalescer):
             link = Link(connection, self._arrived, self._lost)
             self._links.add(link)
             self._closed.clear()
-            self._idle.append(link)
-            self._flush()
+            if self._is_closed:  # which a connection that was just made does not hear
+                link.fail(_closed())
+            else:
+                self._idle.append(link)
+                self._flush()
 
     def _go(self, link: Link) -> None:
         """Send the next pipeline."""
@@ -186,11 +199,11 @@ class Links(Coalescer):
             if self._waiting:
                 self._flush()
 
-    async def close(self) -> None:
+    async def _close(self) -> None:
         for task in self._opening:
             task.cancel()
         for link in list(self._links):
-            link.fail(exceptions.ConnectionError("the saver was closed"))
+            link.fail(_closed())
         await asyncio.gather(*self._opening, return_exceptions=True)
         if self._watch is not None:
             self._watch.cancel()
@@ -250,10 +263,14 @@ class Loans(Coalescer):
                     await connection.disconnect(nowait=True)
                 await self._pool.release(connection)
 
-    async def close(self) -> None:
+    async def _close(self) -> None:
         for task in self._trips:
             task.cancel()
         await asyncio.gather(*self._trips, return_exceptions=True)
+
+
+def _closed() -> Exception:
+    return exceptions.ConnectionError("the saver was closed meanwhile")
 
 
 def settle(trip: Trip) -> None:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from holdfast._core import Keys, references
+from holdfast._core import CoreError, Keys, references
 from holdfast.backends.base import Lacking, Row, StoredWrite
 
 # What `p:format` says: the layout of the keys, and the lowest that reads it.
@@ -124,6 +124,11 @@ class LastRecords:
         record = self._records.get((thread_id, checkpoint_ns))
         if record is None:
             return []
-        pages = [id for level, id in references(record)[1] if level > 0]
+        try:
+            pages = [id for level, id in references(record)[1] if level > 0]
+        except CoreError:
+            # It is damaged: whoever read it was told so.
+            del self._records[thread_id, checkpoint_ns]
+            return []
         lacked = set(lacking(pages))
         return [id for id in pages if id not in lacked]
