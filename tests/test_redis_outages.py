@@ -23,7 +23,7 @@ from redis.exceptions import BusyLoadingError, ResponseError
 from support.audit import audit
 from support.calls import Calls
 from support.faults import DURABLE, Cut, Trip, Wire
-from support.make import Thread, checkpoint, checkpoint_id, config
+from support.make import checkpoint, checkpoint_id, config
 from support.servers import Option, RedisServer
 
 pytestmark = pytest.mark.timeout(60)
