@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import holdfast
 import pytest
+from holdfast.serde import Serializer
+from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from support.backends import Backend, opened
@@ -161,6 +164,23 @@ async def test_the_same_value_under_two_serdes_is_stored_twice(calls: Calls) -> 
     calls.saver.serde = JsonPlusSerializer()
     with pytest.raises(Exception, match=r"aes"):
         await calls.get_tuple(config())
+
+
+@pytest.mark.parametrize("is_reversed", [False, True], ids=["theirs first", "ours first"])
+async def test_either_serializer_reads_what_the_other_wrote(
+    calls: Calls, is_reversed: bool
+) -> None:
+    messages = [HumanMessage(f"{number} " * 200, id=str(number)) for number in range(20)]
+    value = [*messages, {"at": datetime(2024, 1, 1, tzinfo=timezone.utc), "tags": {"a", "b"}}]
+    serdes = [JsonPlusSerializer(), Serializer()]
+    writes, reads = reversed(serdes) if is_reversed else serdes
+    calls.saver.serde = writes
+    await put_one(calls, {"a": value})
+    calls.saver.serde = reads
+    assert await values_of(calls) == {"a": value}
+    await put_one(calls, {"a": value[:10]}, 2)
+    calls.saver.serde = writes
+    assert await values_of(calls) == {"a": value[:10]}
 
 
 async def test_pickle_is_used_where_it_is_allowed(
