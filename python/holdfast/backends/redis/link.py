@@ -56,6 +56,8 @@ class Link(asyncio.Protocol):
             replyError=exceptions.ResponseError, protocolError=exceptions.InvalidResponse
         )
         self._failure: Exception | None = None
+        self._is_lost = False
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = connection._writer.transport
         self._theirs = self._transport.get_protocol()
         self._transport.set_protocol(self)
@@ -67,8 +69,14 @@ class Link(asyncio.Protocol):
         self._reader.feed(bytes(stream._buffer))
         if (said := self._reader.gets(False)) is not False:
             self._failure = exceptions.ConnectionError(str(said))
-        if self._failure is not None or stream._eof or stream.exception() is not None:
-            asyncio.get_running_loop().call_soon(self._transport.abort)
+        has_ended = stream._eof or stream.exception() is not None or self._transport.is_closing()
+        if self._failure is not None or has_ended:
+            self._loop.call_soon(self._end)
+
+    def _end(self) -> None:
+        self._transport.abort()
+        # A transport that was lost before this took over tells nobody a second time.
+        self._loop.call_soon(self.connection_lost, None)
 
     def send(self, trip: Trip, packed: bytes) -> None:
         """Send a pipeline; `done` or `lost` is called in the end."""
@@ -78,7 +86,7 @@ class Link(asyncio.Protocol):
     def fail(self, error: Exception) -> None:
         """End the connection; whoever waits for a reply gets `error`."""
         self._failure = error
-        self._transport.abort()
+        self._end()
         self.connection._close()
 
     # --- asyncio calls these ---
@@ -101,6 +109,9 @@ class Link(asyncio.Protocol):
             self.fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._is_lost:
+            return
+        self._is_lost = True
         trip, self.trip = self.trip, None
         error = self._failure or exc or exceptions.ConnectionError("the server closed it")
         with suppress(RuntimeError):  # the loop is closed
