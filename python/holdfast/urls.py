@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl
 
 from holdfast.errors import ConfigurationError
 
@@ -17,7 +16,8 @@ def check_redis_url(url: str) -> None:
     _, _, rest = url.partition("://")
     place, _, query = rest.partition("?")
     authority, _, path = place.partition("/")
-    options = parse_qsl(query, keep_blank_values=True)
+    # Not decoded: an @ that was escaped belongs where it is.
+    options = [option.partition("=")[::2] for option in query.split("&") if option]
     if (
         (authority and "@" in path)
         or "#" in rest

@@ -132,7 +132,9 @@ class RedisBackend(Backend):
                 attempts = Attempts(self._options.retry_budget, self._describe(request), begun)
             pause = attempts.pause(failure)
             if is_unknown_script(failure):
-                commands = [with_source(command) for command in commands]
+                with_sources = [with_source(command) for command in commands]
+                is_tolerant = isinstance(commands, Tolerant)
+                commands = Tolerant(with_sources) if is_tolerant else with_sources
             yield Pause(pause)
 
     def _describe(self, request: Request | None) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import redis.asyncio
@@ -293,8 +294,10 @@ def fail(calls: Calls, error: BaseException) -> None:
         if not future.done():
             own = error
             if isinstance(error, (exceptions.RedisError, OSError)):
-                own = type(error)(*error.args)
-                own.__cause__ = error.__cause__
+                # Not every subclass can be made from its arguments.
+                with suppress(Exception):
+                    own = type(error)(*error.args)
+                    own.__cause__ = error.__cause__
             future.set_exception(own)
 
 
