@@ -136,6 +136,7 @@ class Links(Coalescer):
     async def _open(self) -> None:
         try:
             connection = await asyncio.wait_for(self._pool.get_connection(), self._timeout)
+            link = Link(connection, self._arrived, self._lost)
         except asyncio.TimeoutError:
             self._fail_waiting(exceptions.TimeoutError(f"no connection in {self._timeout:g} s"))
         except asyncio.CancelledError:
@@ -144,7 +145,6 @@ class Links(Coalescer):
         except Exception as error:  # noqa: BLE001 - each waiting caller gets it
             self._fail_waiting(error)
         else:
-            link = Link(connection, self._arrived, self._lost)
             self._links.add(link)
             self._closed.clear()
             if self._is_closed:  # which a connection that was just made does not hear

@@ -48,6 +48,8 @@ class Link(asyncio.Protocol):
         done: Callable[[Link, Trip], None],
         lost: Callable[[Link, Trip | None, Exception], None],
     ) -> None:
+        if connection._writer is None or connection._reader is None:
+            raise exceptions.ConnectionError("the connection was lost while it was made")
         self.connection = connection
         self._done = done
         self._lost = lost
