@@ -48,7 +48,8 @@ class Link(asyncio.Protocol):
         done: Callable[[Link, Trip], None],
         lost: Callable[[Link, Trip | None, Exception], None],
     ) -> None:
-        if connection._writer is None or connection._reader is None:
+        writer = connection._writer
+        if writer is None or writer.transport.is_closing():
             raise exceptions.ConnectionError("the connection was lost while it was made")
         self.connection = connection
         self._done = done
@@ -60,7 +61,7 @@ class Link(asyncio.Protocol):
         self._failure: Exception | None = None
         self._is_lost = False
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport = connection._writer.transport
+        self._transport: asyncio.Transport = writer.transport
         self._theirs = self._transport.get_protocol()
         self._transport.set_protocol(self)
         self._take_over(connection._reader)
@@ -71,8 +72,7 @@ class Link(asyncio.Protocol):
         self._reader.feed(bytes(stream._buffer))
         if (said := self._reader.gets(False)) is not False:
             self._failure = exceptions.ConnectionError(str(said))
-        has_ended = stream._eof or stream.exception() is not None or self._transport.is_closing()
-        if self._failure is not None or has_ended:
+        if self._failure is not None or stream._eof or stream.exception() is not None:
             self._loop.call_soon(self._end)
 
     def _end(self) -> None:
