@@ -9,26 +9,34 @@
 //! u8   format version << 4 | flags (1 compressed, 4 references, 8 checksum)
 //! if references:  u8 level of the object, u16 BE count, count × (u8 level, 16 bytes id)
 //! if compressed:  varint length of the plain payload
-//! payload
+//! payload         (a zstd frame, from format 2 on without its magic number and with a dictionary)
 //! if checksum:    8 bytes BLAKE3 of all before
 //! ```
+//!
+//! A message is short, and half of what it holds is in every message. Zstd finds that in the
+//! dictionary (`dictionary/make.py`): 0.54 of the plain bytes of a chat are left, 0.70 without.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::{CParameter, DParameter, FrameFormat};
+
 use super::bytes::{put_varint, Input};
 use crate::error::{Error, Result};
 
 /// The newest format that this version writes, and the newest that it reads.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
+/// The first format whose compressed payloads need the dictionary.
+const WITH_DICTIONARY: u8 = 2;
 
 const COMPRESSED: u8 = 1;
 const REFERENCES: u8 = 4;
 const CHECKSUM: u8 = 8;
 const CHECKSUM_LEN: usize = 8;
 /// Below this zstd's own header outweighs what it saves.
-const WORTH_COMPRESSING: usize = 64;
+const WORTH_COMPRESSING: usize = 32;
 const ZSTD_LEVEL: i32 = 1;
 /// What a leaf may unpack to; splitting makes none beyond 64 KiB.
 pub const LONGEST_LEAF: usize = 1 << 20;
@@ -118,9 +126,27 @@ fn put_references(out: &mut Vec<u8>, level: u8, references: &[Ref]) {
     }
 }
 
+static DICTIONARY: &[u8] = include_bytes!("dictionary/format-2");
+
 thread_local! {
-    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
-    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    /// For objects of format 1.
+    static PLAIN_DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn new_compressor() -> std::io::Result<Compressor<'static>> {
+    let mut made = Compressor::with_dictionary(ZSTD_LEVEL, DICTIONARY)?;
+    made.set_parameter(CParameter::Format(FrameFormat::Magicless))?;
+    made.include_contentsize(false)?;
+    made.include_dictid(false)?;
+    Ok(made)
+}
+
+fn new_decompressor() -> std::io::Result<Decompressor<'static>> {
+    let mut made = Decompressor::with_dictionary(DICTIONARY)?;
+    made.set_parameter(DParameter::Format(FrameFormat::Magicless))?;
+    Ok(made)
 }
 
 fn compress(payload: &[u8]) -> Option<Vec<u8>> {
@@ -129,16 +155,22 @@ fn compress(payload: &[u8]) -> Option<Vec<u8>> {
     }
     COMPRESSOR.with_borrow_mut(|slot| {
         if slot.is_none() {
-            *slot = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
+            *slot = new_compressor().ok();
         }
         slot.as_mut()?.compress(payload).ok()
     })
 }
 
-fn decompress(bytes: &[u8], length: usize) -> Result<Vec<u8>> {
-    let plain = DECOMPRESSOR.with_borrow_mut(|slot| {
+fn decompress(format: u8, bytes: &[u8], length: usize) -> Result<Vec<u8>> {
+    let (slot, make): (_, fn() -> std::io::Result<Decompressor<'static>>) =
+        if format < WITH_DICTIONARY {
+            (&PLAIN_DECOMPRESSOR, Decompressor::new)
+        } else {
+            (&DECOMPRESSOR, new_decompressor)
+        };
+    let plain = slot.with_borrow_mut(|slot| {
         if slot.is_none() {
-            *slot = zstd::bulk::Decompressor::new().ok();
+            *slot = make().ok();
         }
         slot.as_mut().and_then(|d| d.decompress(bytes, length).ok())
     });
@@ -207,8 +239,17 @@ pub fn seal(
     Ok(out)
 }
 
-/// Flags, level and references; what is left of the input is the payload.
-fn head<'a>(stored: &'a [u8]) -> Result<(u8, u8, Vec<Ref>, Input<'a>)> {
+/// What stands in front of a payload.
+struct Head<'a> {
+    format: u8,
+    flags: u8,
+    level: u8,
+    references: Vec<Ref>,
+    /// What follows.
+    rest: Input<'a>,
+}
+
+fn head(stored: &[u8]) -> Result<Head<'_>> {
     let mut input = Input::new(stored);
     let first = input.byte()?;
     let (format, flags) = (first >> 4, first & 0x0f);
@@ -222,7 +263,13 @@ fn head<'a>(stored: &'a [u8]) -> Result<(u8, u8, Vec<Ref>, Input<'a>)> {
         return Err(Error::corrupt("unknown envelope"));
     }
     if flags & REFERENCES == 0 {
-        return Ok((flags, LEAF, Vec::new(), input));
+        return Ok(Head {
+            format,
+            flags,
+            level: LEAF,
+            references: Vec::new(),
+            rest: input,
+        });
     }
     let level = input.byte()?;
     if level == LEAF {
@@ -237,12 +284,18 @@ fn head<'a>(stored: &'a [u8]) -> Result<(u8, u8, Vec<Ref>, Input<'a>)> {
         id.copy_from_slice(input.take(16)?);
         references.push(Ref { level, id: Id(id) });
     }
-    Ok((flags, level, references, input))
+    Ok(Head {
+        format,
+        flags,
+        level,
+        references,
+        rest: input,
+    })
 }
 
 /// What stored bytes refer to, and the level they stand on.
 pub fn references(stored: &[u8]) -> Result<(u8, Vec<Ref>)> {
-    head(stored).map(|(_, level, references, _)| (level, references))
+    head(stored).map(|head| (head.level, head.references))
 }
 
 /// The level of a stored object, from its first two bytes; [`LEAF`] where they are damaged.
@@ -259,7 +312,13 @@ pub fn level(start: &[u8]) -> Result<u8> {
 
 /// The object that stored bytes are. Chunks are still to be compared with their id.
 pub fn open(stored: &[u8]) -> Result<Object<'_>> {
-    let (flags, level, references, mut input) = head(stored)?;
+    let Head {
+        format,
+        flags,
+        level,
+        references,
+        rest: mut input,
+    } = head(stored)?;
     if (flags & CHECKSUM != 0) != (level == KEYED) {
         return Err(Error::corrupt("a checksum is missing or misplaced"));
     }
@@ -285,7 +344,9 @@ pub fn open(stored: &[u8]) -> Result<Object<'_>> {
     };
     let payload = match length {
         None => Cow::Borrowed(body),
-        Some(length) if length <= most as u64 => Cow::Owned(decompress(body, length as usize)?),
+        Some(length) if length <= most as u64 => {
+            Cow::Owned(decompress(format, body, length as usize)?)
+        }
         Some(_) => return Err(Error::corrupt("a length is too large")),
     };
     Ok(Object {
