@@ -1,6 +1,6 @@
-"""Makes the dictionary that objects of format 2 are compressed with: what messages, their dicts and
-checkpoints have in common, as LangGraph's serializer writes it. The rarest stands first: zstd refers
-to what is near in fewer bits.
+"""Makes the dictionary that objects of format 2 are compressed with: what messages, their dicts
+and checkpoints have in common, as LangGraph's serializer writes it. The rarest stands first: zstd
+refers to what is near in fewer bits.
 
 usage: python rust/store/dictionary/make.py > rust/store/dictionary/format-2
 
