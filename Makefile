@@ -1,5 +1,6 @@
 # Needs bash, python3, cargo and a C compiler; everything else is installed into .venv, but for
-# redis-server: on Debian and Ubuntu its package is installed where that is allowed.
+# Redis, PostgreSQL and PgBouncer: on Debian and Ubuntu their packages are installed where that is
+# allowed.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules
@@ -117,7 +118,7 @@ check-cargo:
 	@command -v cc >/dev/null || { \
 	  echo "error: no C compiler (cc): on Debian and Ubuntu, apt install build-essential" >&2; exit 1; }
 
-# Installs redis-server where it may; once, before several test processes would want it.
+# Installs what is missing where it may; once, before several test processes would want it.
 .PHONY: check-servers
 check-servers: | check-python
 	@$(PYTHON) tests/support/servers.py

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from langgraph.checkpoint.serde.types import TASKS
+from support.backends import Backend, opened
 from support.calls import Calls
 from support.make import Thread, checkpoint, checkpoint_id, config, id_of, snapshot
 
@@ -242,6 +244,20 @@ async def test_a_pruned_thread_goes_on(calls: Calls) -> None:
         found = await calls.must_get(stored)
         assert found.checkpoint["channel_values"] == thread.expected[id_of(stored)]
     assert len(await calls.ids(config())) == 2
+
+
+async def test_keep_latest_keeps_a_checkpoint_whose_own_keys_are_large(
+    backend: Backend, mode: str, tmp_path: Path
+) -> None:
+    """What is not a channel is stored in pieces then, and a saver without a cache reads them."""
+    names = [f"channel {number} {number * 7919:x}" for number in range(300)]
+    async with opened(backend, tmp_path, mode, cache_bytes=0) as calls:
+        thread = Thread(calls)
+        for length in (1, 2):
+            await thread.put({"a": length}, updated_channels=names)
+        await calls.prune(["t"])
+        (found,) = await calls.list(config())
+        assert found.checkpoint["updated_channels"] == names
 
 
 async def test_keep_latest_keeps_writes_that_came_before_their_checkpoint(calls: Calls) -> None:

@@ -16,8 +16,8 @@ from holdfast import Finding
 from support.calls import Calls
 from support.make import config
 from support.redis import dump, eye, keys, put_one, use
+from support.redis_server import RedisServer
 from support.relay import Relay
-from support.servers import RedisServer
 
 EVERYTHING = [
     "version",
@@ -200,6 +200,53 @@ async def test_what_may_not_be_asked_is_unknown(client: redis.Redis, user: Any, 
     assert "unknown" in found["persistence"].value
     assert found["lazy expiry"].is_fine is None
     assert found["version"].is_fine
+
+
+REFUSALS = {
+    "full": ("maxmemory", "1", "0", "Raise maxmemory"),
+    "too few replicas": ("min-replicas-to-write", "1", "0", "min-replicas-to-write"),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize("is_used", [False, True], ids=["new", "used"])
+async def test_a_server_that_refuses_to_write_now_says_nothing_of_rights(
+    server: RedisServer, client: redis.Redis, refusal: str, is_used: bool, mode: str
+) -> None:
+    name, now, later, remedy = REFUSALS[refusal]
+    if is_used:
+        assert (await findings(server.url, mode))["rights"].is_fine
+    client.config_set(name, now)
+    found = (await findings(server.url, mode))["rights"]
+    client.config_set(name, later)
+    assert found.is_fine is None
+    assert "not tried" in found.value
+    assert remedy in found.remedy
+    assert (await findings(server.url, mode))["rights"].is_fine
+    assert keys(client) == [b"holdfast:format"]
+
+
+async def test_a_replica_says_nothing_of_rights(
+    server: RedisServer, client: redis.Redis, mode: str
+) -> None:
+    client.replicaof("127.0.0.1", 1)
+    found = (await findings(server.url, mode))["rights"]
+    client.replicaof("NO", "ONE")
+    assert found.is_fine is None
+    assert "READONLY" in found.value
+    assert "primary" in found.remedy
+
+
+async def test_a_right_that_lacks_is_named_also_by_a_full_server(
+    server: RedisServer, client: redis.Redis, user: Any, mode: str
+) -> None:
+    url = user("~holdfast:*", "+@all", "-hscan")
+    await findings(url, mode)
+    client.config_set("maxmemory", 1)
+    found = (await findings(url, mode))["rights"]
+    client.config_set("maxmemory", 0)
+    assert found.is_fine is False
+    assert "docs/redis.md" in found.remedy
 
 
 # --- what it leaves

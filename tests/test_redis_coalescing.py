@@ -16,9 +16,9 @@ from holdfast.backends.base import WritesOf
 from support.calls import Calls
 from support.make import checkpoint, checkpoint_id, config, version
 from support.redis import WORDS, eye, keys, let_given_clients_connect, others
+from support.redis_server import RedisServer
 from support.relay import Relay
 from support.requests import anew, write
-from support.servers import RedisServer
 
 FEW = 10
 
@@ -334,3 +334,46 @@ async def test_all_connections_may_end_in_the_night(
         end()
         assert await read(saver, "t0") is not None
         await asyncio.gather(*(read(saver, thread_id) for thread_id in threads(600)))
+
+
+# --- few connections
+
+
+async def test_a_connection_that_is_lost_before_its_first_use_is_given_back(
+    server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the pool would soon have none left to give."""
+    connect = redis.asyncio.ConnectionPool.get_connection
+    lost = 0
+
+    async def lose(pool: redis.asyncio.ConnectionPool) -> Any:
+        nonlocal lost
+        connection: Any = await connect(pool)
+        if lost < FEW:
+            lost += 1
+            connection._writer.transport.abort()
+        return connection
+
+    monkeypatch.setattr(redis.asyncio.ConnectionPool, "get_connection", lose)
+    async with holdfast.open(f"{server.url}?max_connections=2") as saver:
+        await put(saver, "t")
+        assert await read(saver, "t") is not None
+    assert lost == FEW
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_pool_may_have_fewer_connections_than_there_are_calls(
+    server: RedisServer, client: redis.Redis, count: int, no_blocking_call_on_a_loop: BlockBuster
+) -> None:
+    let_given_clients_connect(no_blocking_call_on_a_loop)
+    url = f"{server.url}?max_connections={count}"
+    async with redis.asyncio.Redis.from_url(url) as mine:
+        for saver in (holdfast.open(url, retry_budget=0), RedisSaver(mine, retry_budget=0)):
+            await saver.asetup()
+            await asyncio.gather(*(put(saver, thread_id) for thread_id in threads(600)))
+            assert len(others(client)) <= count
+            assert all(await asyncio.gather(*(read(saver, one) for one in threads(600))))
+            client.client_kill_filter(_type="normal", skipme=True)
+            assert all(await asyncio.gather(*(read(saver, one) for one in threads(600))))
+            await saver.aclose()
+            client.flushall()

@@ -13,9 +13,9 @@ from holdfast.backends.base import Commit
 from support.calls import Calls
 from support.make import Thread, checkpoint, checkpoint_id, config, version
 from support.redis import WORDS, calls_of, eye, keys
+from support.redis_server import RedisServer
 from support.relay import Relay
 from support.requests import Tap, put
-from support.servers import RedisServer
 
 STEPS = 30
 LARGEST = 1_200_000

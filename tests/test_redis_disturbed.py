@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import operator
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Any
 
 import holdfast
 import pytest
-from langgraph.graph import END, START, StateGraph
 from redis import Redis, RedisError
 from support.audit import audit, keys
 from support.calls import Calls
-from support.faults import DURABLE, SOAK, Flat, again_and_again
-from support.graphs import Runs, on
+from support.faults import SOAK, Flat, again_and_again
+from support.graphs import Runs
 from support.make import checkpoint
 from support.make import config as at
-from support.servers import RedisServer
-from typing_extensions import TypedDict
+from support.redis_server import RedisServer
+from support.redis_wire import DURABLE, held
+from support.walks import BEGIN, TURNS, Once, config, story, told_undisturbed, walk
 
-TURNS = 26
-"""Of two supersteps each."""
 RUNS = 50 if SOAK else 1
 KILLS = 20_000
 """In one run, so that it ends in time."""
-BEGIN: Any = {"turn": 0, "items": []}
 
 pytestmark = pytest.mark.timeout(120 + 20 * RUNS)
 
@@ -45,53 +40,9 @@ def client(server: RedisServer) -> Iterator[Redis]:
         yield client
 
 
-def walk(saver: holdfast.Saver, at: Callable[[int], None] = lambda _: None) -> Any:
-    """A graph of two supersteps a turn: one task, then two. `at` is called in each turn."""
-
-    class State(TypedDict):
-        turn: int
-        items: Annotated[list[str], operator.add]
-
-    def turn(state: State) -> dict[str, Any]:
-        at(state["turn"])
-        return {"turn": state["turn"] + 1, "items": [f"turn {state['turn']} " * 40]}
-
-    def left(state: State) -> dict[str, Any]:
-        return {"items": [f"left {state['turn']}"]}
-
-    def right(state: State) -> dict[str, Any]:
-        return {"items": [f"right {state['turn']} " * 40]}
-
-    builder = StateGraph(State)
-    for node in (turn, left, right):
-        builder.add_node(node.__name__, node)
-    builder.add_edge(START, "turn")
-    builder.add_edge("turn", "left")
-    builder.add_edge("turn", "right")
-    builder.add_conditional_edges("left", lambda state: "turn" if state["turn"] < TURNS else END)
-    return builder.compile(checkpointer=saver)
-
-
-def config(thread: str) -> Any:
-    return {**on(thread), "recursion_limit": 1000}
-
-
-async def story(runs: Runs, thread: str) -> list[Any]:
-    """All that can be seen of a run, but for times and ids."""
-    return [
-        (one.values, one.next, one.metadata, [(task.name, task.result) for task in one.tasks])
-        for one in await runs.history(config(thread))
-    ]
-
-
 @pytest.fixture
 async def undisturbed(mode: str) -> list[Any]:
-    """What is told of a run that nobody disturbs."""
-    runs = Runs(walk(holdfast.open("memory://")), mode)
-    await runs.invoke(BEGIN, config("t"))
-    told = await story(runs, "t")
-    assert len(told) > 50
-    return told
+    return await told_undisturbed(mode)
 
 
 # --- what goes on all the time
@@ -113,7 +64,7 @@ async def test_connections_that_are_killed_all_the_time(
 
     saver = holdfast.open(server.url, retry_budget=budget)
     runs = Runs(walk(saver), mode)
-    flat = Flat(client)
+    flat = Flat(lambda: held(client))
     kills = done = 0
     with Redis.from_url(server.url) as killer:
         while done < RUNS or kills < 500:
@@ -169,29 +120,6 @@ async def test_scripts_that_are_forgotten_all_the_time(
 
 
 # --- what happens once
-
-
-class Once:
-    """Does its work in the middle of a graph, for the first time that it comes by."""
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work: Callable[[], None] | None = work
-        self._after: list[threading.Thread] = []
-
-    def __call__(self, turn: int) -> None:
-        work = self._work
-        if turn == TURNS // 2 and work is not None:
-            self._work = None
-            work()
-
-    def later(self, seconds: float, work: Callable[[], None]) -> None:
-        """Work after some seconds, while the graph goes on."""
-        self._after.append(threading.Timer(seconds, work))
-        self._after[-1].start()
-
-    def join(self) -> None:
-        for one in self._after:
-            one.join()
 
 
 @pytest.mark.parametrize("durability", ["sync", "async"])

@@ -17,7 +17,7 @@ from holdfast import RedisSaver
 from support.calls import Calls
 from support.make import checkpoint, checkpoint_id, config, version
 from support.redis import WORDS, dump, eye, keys, use
-from support.servers import RedisServer
+from support.redis_server import RedisServer
 
 MADE = checkpoint(1, {"state": WORDS[:20]}, {"state": version(1)})
 PLACE = config("t", "", checkpoint_id(1))

@@ -17,21 +17,12 @@ import pytest
 from redis import Redis
 from support.audit import audit, keys
 from support.calls import MODES, Calls
-from support.faults import (
-    CHANGES,
-    DURABLE,
-    ROUNDS,
-    UNKNOWN,
-    Cut,
-    Flat,
-    Trip,
-    Wire,
-    again_and_again,
-    seeded,
-)
+from support.faults import ROUNDS, Flat, again_and_again, seeded
 from support.lives import Diary, Event, check, lead, rest, start
 from support.make import checkpoint, config
-from support.servers import RedisServer
+from support.redis_server import RedisServer
+from support.redis_wire import CHANGES, DURABLE, UNKNOWN, RedisWire, Trip, held
+from support.wire import Cut
 from support.workers import chained, check_chained
 
 pytestmark = pytest.mark.timeout(60 + 10 * ROUNDS)
@@ -44,8 +35,8 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def wire(server: RedisServer) -> Iterator[Wire]:
-    with Wire(server.port) as wire:
+def wire(server: RedisServer) -> Iterator[RedisWire]:
+    with RedisWire(server.port) as wire:
         yield wire
 
 
@@ -102,14 +93,14 @@ def check_all(url: str, client: Redis, lives: Mapping[str, list[Event]]) -> None
 
 
 def test_a_server_that_is_killed_loses_nothing_and_its_clients_go_on(
-    server: RedisServer, wire: Wire, client: Redis
+    server: RedisServer, wire: RedisWire, client: Redis
 ) -> None:
     """The patient notice nothing. Who has no patience is told, and what he did last is open."""
     rng = seeded()
     reads = changes = done = told = 0
     patient = holdfast.open(wire.url, retry_budget=60, cache_bytes=1 << 20)
     hasty = holdfast.open(wire.url, retry_budget=0, cache_bytes=1 << 20)
-    flat = Flat(client)
+    flat = Flat(lambda: held(client))
     for number in range(ROUNDS):
         saver = hasty if number % 3 == 2 else patient
         lives = {f"{mode} {number}": Diary() for mode in MODES}
@@ -157,10 +148,10 @@ def test_a_server_that_is_killed_loses_nothing_and_its_clients_go_on(
 # --- the client dies
 
 
-def test_a_client_that_is_killed_between_send_and_reply(wire: Wire, client: Redis) -> None:
+def test_a_client_that_is_killed_between_send_and_reply(wire: RedisWire, client: Redis) -> None:
     rng = seeded()
     ends = Counter[str]()
-    flat = Flat(client)
+    flat = Flat(lambda: held(client))
     for number in range(ROUNDS):
         thread = f"round {number}"
         share = rng.choice([1, 1, rng.random()])
@@ -201,7 +192,7 @@ def test_a_client_that_is_killed_between_send_and_reply(wire: Wire, client: Redi
 
 @pytest.mark.parametrize("mode", MODES)
 def test_replies_that_are_lost_change_nothing(
-    server: RedisServer, wire: Wire, client: Redis, mode: str
+    server: RedisServer, wire: RedisWire, client: Redis, mode: str
 ) -> None:
     rng = seeded()
     cut = Counter[str]()
@@ -220,7 +211,7 @@ def test_replies_that_are_lost_change_nothing(
         raise Cut(reply[: len(reply) // 2] if kind == "half the reply" else b"")
 
     wire.meddle = meddle
-    flat = Flat(client)
+    flat = Flat(lambda: held(client))
     with holdfast.open(wire.url, retry_budget=60) as saver, ThreadPoolExecutor(1) as pool:
         job = pool.submit(lead, saver, mode, "t", rng.randrange(10**6), diary)
         wanted = [name for name in CHANGES if name not in ("copy", "upload")]
@@ -240,7 +231,7 @@ def test_replies_that_are_lost_change_nothing(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_writers_and_a_pruner_share_a_thread_on_a_bad_line(
-    wire: Wire, client: Redis, mode: str
+    wire: RedisWire, client: Redis, mode: str
 ) -> None:
     rng = seeded()
     cut = Counter[str]()
@@ -284,7 +275,7 @@ def test_writers_and_a_pruner_share_a_thread_on_a_bad_line(
 @pytest.mark.parametrize("deed", ["delete", "prune"])
 def test_removing_in_slices_is_finished(
     server: RedisServer,
-    wire: Wire,
+    wire: RedisWire,
     client: Redis,
     monkeypatch: pytest.MonkeyPatch,
     deed: str,

@@ -19,7 +19,7 @@ from holdfast import RedisSaver
 from support.calls import Calls
 from support.make import Thread, checkpoint, checkpoint_id, config, version
 from support.redis import WORDS, eye, keys, let_given_clients_connect, others, put_one, use
-from support.servers import RedisServer
+from support.redis_server import RedisServer
 from support.workers import put_and_check
 
 SETTINGS: list[dict[str, Any]] = [

@@ -13,7 +13,7 @@ import redis
 from support.calls import Calls
 from support.make import checkpoint, config, version
 from support.redis import TlsServer, eye, keys, use
-from support.servers import RedisServer
+from support.redis_server import RedisServer
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "redis.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)

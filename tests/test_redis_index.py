@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support.calls import Calls
 from support.make import checkpoint, checkpoint_id, config, id_of
 from support.redis import eye
-from support.servers import RedisServer
+from support.redis_server import RedisServer
 
 WORDS = [
     "a",

@@ -22,9 +22,10 @@ from redis import Redis, RedisError
 from redis.exceptions import BusyLoadingError, ResponseError
 from support.audit import audit
 from support.calls import Calls
-from support.faults import DURABLE, Cut, Trip, Wire
 from support.make import checkpoint, checkpoint_id, config
-from support.servers import Option, RedisServer
+from support.redis_server import Option, RedisServer
+from support.redis_wire import DURABLE, RedisWire, Trip
+from support.wire import Cut
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -123,7 +124,6 @@ class Outage:
 
 
 READS = ("get", "list")
-MESSAGES = [f"message {i} {i * 7919 % 1000003:x} " * 40 for i in range(60)]
 OUTAGES = {
     "stopped": Outage(
         lambda trouble: trouble.server.kill(),
@@ -298,7 +298,7 @@ async def test_a_short_budget_is_spent_on_many_attempts(mode: str) -> None:
             raise Cut
         return trip.forward()
 
-    with RedisServer() as server, Wire(server.port) as wire:
+    with RedisServer() as server, RedisWire(server.port) as wire:
         calls = Calls(holdfast.open(wire.url, retry_budget=1), mode)
         await calls.setup()
         wire.meddle = meddle
@@ -317,9 +317,18 @@ def say_farewell(client: socket.socket) -> None:
     client.sendall(b"-ERR max number of clients reached\r\n")
 
 
-@pytest.mark.parametrize(
-    "how", [lambda _: None, reset, say_farewell], ids=["close", "reset", "say"]
+def speak_otherwise(client: socket.socket) -> None:
+    client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+HANG_UP = pytest.mark.parametrize(
+    "how",
+    [lambda _: None, reset, say_farewell, speak_otherwise],
+    ids=["close", "reset", "say", "speak"],
 )
+
+
+@HANG_UP
 async def test_who_is_hung_up_on_is_told_at_once(
     mode: str, how: Callable[[socket.socket], None]
 ) -> None:
@@ -330,7 +339,7 @@ async def test_who_is_hung_up_on_is_told_at_once(
         time.sleep(rng.random() * 0.002)  # while it connects, and when it has sent something
         how(client)
 
-    with RedisServer() as server, Wire(server.port) as wire:
+    with RedisServer() as server, RedisWire(server.port) as wire:
         url = f"{wire.url}?socket_timeout=1000&socket_connect_timeout=1000"
         wire.refuse = refuse
         for _ in range(3):
@@ -341,3 +350,28 @@ async def test_who_is_hung_up_on_is_told_at_once(
             wire.is_open = True
             assert await calls.get_tuple(config("nobody")) is None
             await calls.close()
+
+
+@HANG_UP
+async def test_who_is_hung_up_on_while_the_loop_is_busy_is_told_at_once(
+    how: Callable[[socket.socket], None],
+) -> None:
+    """A connection that is made, and all that happens to it, in one turn of the loop."""
+
+    async def look_away() -> None:
+        while True:
+            time.sleep(0.002)  # noqa: ASYNC251 - that is the point
+            await asyncio.sleep(0)
+
+    with RedisServer() as server, RedisWire(server.port) as wire:
+        url = f"{wire.url}?socket_timeout=1000&socket_connect_timeout=1000"
+        wire.refuse = how
+        async with holdfast.open(url, retry_budget=1) as saver:
+            wire.is_open = False
+            busy = asyncio.create_task(look_away())
+            calls = (saver.aget_tuple(config(f"t{number}")) for number in range(20))
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(answer) for answer in answers} == {holdfast.StoreUnavailable}
+            wire.is_open = True
+            assert await saver.aget_tuple(config("nobody")) is None
+            busy.cancel()

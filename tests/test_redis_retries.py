@@ -23,10 +23,12 @@ from holdfast.steps.sweep import sweep_thread
 from redis import Redis
 from support.audit import audit
 from support.calls import Calls
-from support.faults import DURABLE, SOAK, UNKNOWN, Cut, Trip, Wire
+from support.faults import SOAK
 from support.make import checkpoint, checkpoint_id, config, version
+from support.redis_server import RedisServer
+from support.redis_wire import DURABLE, UNKNOWN, RedisWire, Trip
 from support.requests import WORDS, Execute, anew, made, state, write
-from support.servers import RedisServer
+from support.wire import Cut
 
 OTHER = WORDS[60:90]
 WIDE = [random.Random(number).randbytes(60_000) for number in range(40)]
@@ -40,8 +42,8 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def wire(server: RedisServer) -> Iterator[Wire]:
-    with Wire(server.port) as wire:
+def wire(server: RedisServer) -> Iterator[RedisWire]:
+    with RedisWire(server.port) as wire:
         yield wire
 
 
@@ -175,7 +177,7 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_a_change_that_is_sent_again_leaves_what_came_between(
     server: RedisServer,
-    wire: Wire,
+    wire: RedisWire,
     other: Execute,
     case: Callable[[Execute], Case],
     when: str,
@@ -221,7 +223,7 @@ def test_the_control_case_shows_what_would_be_changed(other: Execute) -> None:
 
 
 def test_a_slice_that_is_sent_again_takes_nothing_from_others(
-    server: RedisServer, wire: Wire, other: Execute, mode: str
+    server: RedisServer, wire: RedisWire, other: Execute, mode: str
 ) -> None:
     script, change, requests = slice_of_a_commit(other)
     lost = wire.meddle = Lost(script, lambda: [other(one) for one in requests] and None)
@@ -239,7 +241,7 @@ def test_a_slice_that_is_sent_again_takes_nothing_from_others(
 
 
 def test_a_sweep_between_the_slices_and_their_commit_costs_nothing(
-    wire: Wire, server: RedisServer, mode: str
+    wire: RedisWire, server: RedisServer, mode: str
 ) -> None:
     """What was sent ahead is garbage until the commit, and is sent again."""
     swept: list[int] = []
@@ -267,7 +269,7 @@ def test_a_sweep_between_the_slices_and_their_commit_costs_nothing(
 
 
 def test_writes_that_share_a_call_are_each_done_once(
-    server: RedisServer, wire: Wire, other: Execute
+    server: RedisServer, wire: RedisWire, other: Execute
 ) -> None:
     """The tasks of one moment: their one reply is lost, and others write between."""
     sent: list[int] = []
@@ -300,7 +302,7 @@ def test_writes_that_share_a_call_are_each_done_once(
 
 
 def test_a_put_that_is_sent_again_leaves_what_another_saver_put(
-    server: RedisServer, wire: Wire, mode: str
+    server: RedisServer, wire: RedisWire, mode: str
 ) -> None:
     """The same as a user sees it."""
     mine, theirs = (checkpoint(1, {"state": [name] * 99}) for name in ("mine", "theirs"))

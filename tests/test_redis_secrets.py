@@ -17,7 +17,7 @@ from holdfast import RedisSaver
 from support.calls import Calls
 from support.make import config
 from support.redis import TlsServer, everything, use
-from support.servers import RedisServer
+from support.redis_server import RedisServer
 
 RIGHT = "vexed-Z9-Quagmire"
 SECRET = "xylem-Q7-Brontosaur"
@@ -198,7 +198,10 @@ async def test_a_url_that_is_refused(url: str, logged: pytest.LogCaptureFixture)
 # --- nothing fails
 
 
-@pytest.mark.parametrize("odd", [":/@#?%[]&=+ \u00e9", "a@b", "p%40ss", "://", "\u2100"])
+ODD = "p%40:/@?#&=+ \u00fc"
+
+
+@pytest.mark.parametrize("odd", [":/@#?%[]&=+ \u00e9", "a@b", "p%40ss", "://", "\u2100", ODD])
 async def test_a_password_of_any_characters_is_understood(
     odd: str, server: RedisServer, mode: str
 ) -> None:
@@ -215,6 +218,18 @@ async def test_a_password_of_any_characters_is_understood(
         calls = Calls(saver, mode)
         assert await calls.get_tuple(config()) is None
         await calls.close()
+
+
+async def test_a_password_given_as_an_argument_is_taken_as_it_is(mode: str) -> None:
+    quoted = "".join(f"\\x{byte:02x}" for byte in ODD.encode())
+    with RedisServer({"requirepass": f'"{quoted}"'}) as server:
+        saver = holdfast.open(server.url, password=ODD)
+        calls = Calls(saver, mode)
+        await use(calls)
+        await calls.close()
+        for wrong in ("p@:/@?#&=+ \u00fc", ODD.replace("+", " "), quote(ODD)):
+            error = await failure(holdfast.open(server.url, password=wrong), mode)
+            assert isinstance(error, holdfast.ConfigurationError)
 
 
 async def test_no_repr_and_no_log_tells_it(

@@ -13,7 +13,7 @@ import pytest
 from langgraph.graph import StateGraph
 from redis import Redis
 from support.redis import eye, keys
-from support.servers import RedisServer
+from support.redis_server import RedisServer
 
 IMPORT = re.compile(
     r"^(\s*)from (?:langgraph\.checkpoint\.redis[a-z.]*|langgraph_checkpoint_aws[a-z.]*"

@@ -16,7 +16,8 @@ from support.calls import Calls
 from support.damage import manners
 from support.make import Thread, checkpoint, checkpoint_id, config
 from support.redis import WORDS, dump, eye, keys, put_one
-from support.servers import RedisServer
+from support.redis_server import RedisServer
+from support.relay import Relay
 
 LONE = "\ud800"
 IDS = [
@@ -170,6 +171,47 @@ async def test_runs_of_any_name_are_apart(calls: Calls, client: redis.Redis) -> 
         assert await calls.get_tuple(config(f"t{number}")) is None
         assert len(await calls.list(None)) == len(names) - number - 1
     assert keys(client) == [b"holdfast:format"]
+
+
+async def test_ids_may_be_long(calls: Calls, client: redis.Redis) -> None:
+    long = "long" * 50_000
+    thread, ns, id, run = f"t{long}", f"n{long}", f"i{long}", f"r{long}"
+    await put(calls, thread, ns, id, run_id=run)
+    await calls.put_writes(config(thread, ns, id), [(f"c{long}", 1)], f"k{long}")
+    await calls.put_writes(config(thread, ns, f"{id} to come"), [("state", 2)], "task")
+    found = await calls.must_get(config(thread, ns))
+    assert found.checkpoint["channel_values"] == value_of(thread, ns, id)
+    assert (f"k{long}", f"c{long}", 1) in (found.pending_writes or [])
+    assert await calls.ids(config(thread, None), before=config(thread, ns, f"{id}x")) == [id]
+    await calls.copy_thread(thread, f"{thread} copy")
+    assert await calls.ids(None) == [id, id]
+    await calls.delete_for_runs([run])
+    assert await calls.list(None) == []
+    for name in (thread, f"{thread} copy"):
+        await calls.delete_thread(name)
+    assert keys(client) == [b"holdfast:format"]
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e9"])
+async def test_a_parents_id_that_is_too_long_is_refused_before_anything_is_sent(
+    server: RedisServer, client: redis.Redis, letter: str, mode: str
+) -> None:
+    most = 65_535 // len(letter.encode())
+    made = checkpoint("2", {"large": [word * 40 for word in WORDS]})
+    with Relay(server.port) as relay:
+        calls = Calls(holdfast.open(relay.url), mode)
+        await calls.setup()
+        relay.take()
+        above = config("t", "", letter * (most + 1))
+        with pytest.raises(holdfast.ConfigurationError, match=r"65535.*shorter"):
+            await calls.put(above, made, {}, made["channel_versions"])
+        assert relay.take() == (0, 0)
+        above = config("t", "", letter * most)
+        await calls.put(above, made, {}, made["channel_versions"])
+        found = await calls.must_get(config("t"))
+        assert found.checkpoint == made
+        assert found.parent_config == above
+        await calls.close()
 
 
 PARTS = st.text(alphabet=[*":%{}*", "0", "3", "A", "a", "\0", "\n", LONE], max_size=5)

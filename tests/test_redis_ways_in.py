@@ -16,7 +16,7 @@ from holdfast import AsyncRedisSaver, RedisSaver
 from support.calls import Calls
 from support.make import config
 from support.redis import TlsServer, eye, keys, others, put_one, use
-from support.servers import RedisServer
+from support.redis_server import RedisServer
 
 PLACES = ["redis", "unix", "rediss"]
 
@@ -181,6 +181,49 @@ async def test_an_option_that_nobody_has_is_named(
 def test_an_option_with_an_impossible_value_is_refused_at_once(named: str) -> None:
     with pytest.raises(holdfast.ConfigurationError):
         holdfast.open(f"redis://localhost?{named}")
+
+
+@pytest.mark.parametrize("named", ["prefix=mine", "retry_budget=1", "cache_bytes=0"])
+def test_an_option_of_holdfasts_in_the_url_of_a_class_is_told_where_it_goes(named: str) -> None:
+    """`holdfast.open` reads it there; the class does not, and would not heed it."""
+    name = named.partition("=")[0]
+    words = rf"{name} is an option of holdfast.*RedisSaver\(url, {name}=.*holdfast\.open\(url\)"
+    for url in (f"redis://localhost?{named}", f"redis://localhost/1?client_name=me&{named}"):
+        with pytest.raises(holdfast.ConfigurationError, match=words):
+            RedisSaver(url)
+        holdfast.open(url)
+
+
+async def test_text_is_read_as_what_an_argument_is(
+    server: RedisServer, client: redis.Redis, mode: str
+) -> None:
+    """As in a URL: a mapping may come from a file."""
+    options = {"db": "3", "socket_timeout": "2.5", "socket_keepalive": "yes", "client_name": "4"}
+    for saver in (
+        holdfast.from_config({"url": server.url, **options}),
+        RedisSaver(server.url, connection_args=options),
+    ):
+        calls = Calls(saver, mode)
+        await calls.setup()
+        (other,) = others(client)
+        assert (other["db"], other["name"]) == ("3", "4")
+        await calls.close()
+        wait_for_clients(client, 0)
+
+
+async def test_an_argument_wins_over_the_url(
+    server: RedisServer, client: redis.Redis, mode: str
+) -> None:
+    url = "redis://you:wrong@localhost.invalid:1/0?client_name=you&socket_timeout=0.001&db=0"
+    there = {"host": "127.0.0.1", "port": server.port, "db": 3, "client_name": "me"}
+    arguments = {**there, "username": None, "password": None, "socket_timeout": 5}
+    for saver in (holdfast.open(url, **arguments), RedisSaver(url, connection_args=arguments)):
+        calls = Calls(saver, mode)
+        await use(calls)
+        assert {(one["db"], one["name"]) for one in others(client)} == {("3", "me")}
+        await calls.delete_thread("t")
+        await calls.close()
+        wait_for_clients(client, 0)
 
 
 def test_prefixes_are_worlds_apart(server: RedisServer, client: redis.Redis) -> None:

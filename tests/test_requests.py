@@ -155,7 +155,7 @@ def alive(execute: Execute, thread: str = "t") -> set[bytes]:
     while front:
         ids = {id for data in front for _, id in references(data)[1]} - found
         found |= ids
-        chunks = execute(base.Chunks(thread, list(ids), lambda _: []))
+        chunks = execute(base.Chunks(thread, list(ids), None))
         assert chunks.keys() == ids, "what is alive is missing"
         front = list(chunks.values())
     return found

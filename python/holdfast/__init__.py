@@ -20,15 +20,18 @@ from holdfast.open import from_config, open
 from holdfast.options import Options
 from holdfast.saver import Saver
 from holdfast.savers import (
+    AsyncPostgresSaver,
     AsyncRedisSaver,
     AsyncSqliteSaver,
     InMemorySaver,
     MemorySaver,
+    PostgresSaver,
     RedisSaver,
     SqliteSaver,
 )
 
 __all__ = [
+    "AsyncPostgresSaver",
     "AsyncRedisSaver",
     "AsyncSqliteSaver",
     "CheckpointCorrupted",
@@ -39,6 +42,7 @@ __all__ = [
     "InMemorySaver",
     "MemorySaver",
     "Options",
+    "PostgresSaver",
     "RedisSaver",
     "Saver",
     "SqliteSaver",

@@ -21,6 +21,7 @@ __all__ = [
     "Record",
     "Write",
     "escape",
+    "json",
     "level",
     "references",
     "unescape",
@@ -151,6 +152,8 @@ class Reader:
         """Ids still to be fetched for a record: all of it, or the given channels alone."""
     def missing_metadata(self, record: Record) -> list[bytes]:
         """Ids still to be fetched for a record's metadata."""
+    def missing_skeleton(self, record: Record) -> list[bytes]:
+        """Ids still to be fetched for a record's skeleton."""
     def missing_write(self, write: Write) -> list[bytes]:
         """Ids still to be fetched for a pending write."""
     def add(self, chunks: Sequence[tuple[bytes, bytes]]) -> None:
@@ -196,6 +199,13 @@ def escape(id: str) -> bytes:
 
 def unescape(escaped: bytes) -> str | None:
     """The id that was escaped, or None for what `escape` never gives."""
+
+def json(value: Any, longest: int) -> str | None:
+    """The JSON text of a value, at most `longest` bytes.
+
+    None where JSON, or a JSONB column, would not say the same as the value, and where the text
+    would be longer.
+    """
 
 def level(start: bytes) -> int:
     """The level of a stored object, from its first two bytes; 0 for a leaf."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode
+from urllib.parse import parse_qsl, unquote
 
 from holdfast.backends.sqlite import MEMORY
 from holdfast.errors import ConfigurationError
 from holdfast.options import Options
 from holdfast.saver import Saver
-from holdfast.savers import MemorySaver, RedisSaver, SqliteSaver
-from holdfast.urls import check_redis_url
+from holdfast.savers import MemorySaver, PostgresSaver, RedisSaver, SqliteSaver
+from holdfast.urls import check_postgres_url, check_redis_url
 
 
 def _memory(_: str, rest: str, **options: Any) -> Saver:
@@ -35,9 +35,15 @@ def _sqlite(_: str, rest: str, **options: Any) -> Saver:
 def _redis(scheme: str, rest: str, **options: Any) -> Saver:
     # What is not an option of holdfast's is one of redis-py's connections.
     known = {"serde", "connection_args", *Options.names()}
-    query = urlencode({name: value for name, value in options.items() if name not in known})
     own = {name: value for name, value in options.items() if name in known}
-    return RedisSaver(f"{scheme}://{rest}?{query}" if query else f"{scheme}://{rest}", **own)
+    # As arguments, which nobody escapes and decodes again. An empty one is as if not given.
+    others = {name: value for name, value in options.items() if name not in known and value != ""}
+    own["connection_args"] = {**(own.get("connection_args") or {}), **others}
+    return RedisSaver(f"{scheme}://{rest}", **own)
+
+
+def _postgres(scheme: str, rest: str, **options: Any) -> Saver:
+    return PostgresSaver(f"{scheme}://{rest}", **options)
 
 
 _SCHEMES: dict[str, Callable[..., Saver]] = {
@@ -46,6 +52,8 @@ _SCHEMES: dict[str, Callable[..., Saver]] = {
     "redis": _redis,
     "rediss": _redis,
     "unix": _redis,
+    "postgresql": _postgres,
+    "postgres": _postgres,
 }
 # The values of CHECKPOINTER_TYPE, and the URL that each means without a DATABASE_URL.
 _TYPES = {
@@ -53,6 +61,7 @@ _TYPES = {
     "sqlite": "sqlite:///holdfast.db",
     "file": "sqlite:///holdfast.db",
     "redis": "redis://localhost:6379/0",
+    "postgres": "postgresql://localhost/postgres",
 }
 
 
@@ -85,6 +94,8 @@ def open(url: str | None = None, **options: Any) -> Saver:
         )
     if _SCHEMES[scheme] is _redis:
         check_redis_url(url)
+    if _SCHEMES[scheme] is _postgres:
+        check_postgres_url(url)
     path, _, query = rest.partition("?")
     in_url = dict(parse_qsl(query, keep_blank_values=True))
     return _SCHEMES[scheme](scheme, path, **{**in_url, **options})

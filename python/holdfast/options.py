@@ -20,6 +20,10 @@ class Options:
         retry_budget: Seconds for which a busy or lost store is retried.
         prefix: What the names of all keys begin with (Redis).
         table: Prefix of the names of tables (SQL stores).
+        pool_size: Connections at a time (Postgres), for threads, and for each event loop.
+        prepared_statements: Postgres: whether statements are prepared on the server. Off for
+            PgBouncer in transaction mode before its version 1.21.
+        reply_timeout: Seconds that Postgres may take for a reply; 0 for no end.
         synchronous: SQLite: "full" (a commit survives a power cut) or "normal" (it
             survives a crash of the process).
     """
@@ -29,6 +33,9 @@ class Options:
     retry_budget: float = 10.0
     prefix: str = "holdfast"
     table: str = "holdfast"
+    pool_size: int = 5
+    prepared_statements: bool = True
+    reply_timeout: float = 30.0
     synchronous: str = "full"
 
     def __post_init__(self) -> None:
@@ -42,6 +49,10 @@ class Options:
             raise ConfigurationError("prefix is what the names of keys begin with, not nothing")
         if not self.table or "\0" in self.table:
             raise ConfigurationError("table is a name without NUL")
+        if self.pool_size < 1:
+            raise ConfigurationError("pool_size is a number of connections, at least 1")
+        if not 0 <= self.reply_timeout < math.inf:
+            raise ConfigurationError("reply_timeout is a number of seconds, 0 for no end")
         if self.synchronous.lower() not in ("full", "normal"):
             raise ConfigurationError(f"synchronous is 'full' or 'normal', not {self.synchronous!r}")
 
@@ -64,12 +75,28 @@ class Options:
                 f"unknown option {', '.join(map(repr, unknown))}; "
                 f"there are: serde, {', '.join(sorted(known))}"
             )
-        values = {}
+        values: dict[str, Any] = {}
         for name, value in options.items():
             try:
-                values[name] = known[name](value)
+                values[name] = _boolean(value) if known[name] is bool else known[name](value)
             except (TypeError, ValueError) as error:
                 raise ConfigurationError(
                     f"option {name} is of type {known[name].__name__}, not {value!r}"
                 ) from error
         return cls(**values)
+
+
+def _boolean(value: Any) -> bool:
+    """True or false, also as a URL says it.
+
+    Raises:
+        ValueError: It says neither.
+    """
+    if isinstance(value, bool):
+        return value
+    said = str(value).lower()
+    if said in ("true", "yes", "on", "1"):
+        return True
+    if said in ("false", "no", "off", "0"):
+        return False
+    raise ValueError(value)

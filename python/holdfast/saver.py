@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 import weakref
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -26,8 +27,9 @@ from typing_extensions import Self
 
 from holdfast import steps
 from holdfast._core import Core
-from holdfast.backends.base import Backend, Finding
+from holdfast.backends.base import Backend, Finding, Request
 from holdfast.drive import Steps, adrive, drive
+from holdfast.errors import HoldfastError
 from holdfast.options import Options
 from holdfast.serde import Serializer
 from holdfast.versions import next_version
@@ -42,11 +44,37 @@ class Live:
         self.backend = backend
         self._options = options
         self.core = self._new_core()
+        self.requests = self.errors = 0
+        self.seconds = 0.0
         _alive.add(self)
         weakref.finalize(self, backend.abandon)
 
     def _new_core(self) -> Core:
         return Core(cache_bytes=self._options.cache_bytes, compression=self._options.compression)
+
+    def execute(self, request: Request) -> Any:
+        """Have a request answered, and count it."""
+        begun = time.perf_counter()
+        try:
+            return self.backend.execute(request)
+        except HoldfastError:
+            self.errors += 1
+            raise
+        finally:
+            self.requests += 1
+            self.seconds += time.perf_counter() - begun
+
+    async def aexecute(self, request: Request) -> Any:
+        """As `execute`."""
+        begun = time.perf_counter()
+        try:
+            return await self.backend.aexecute(request)
+        except HoldfastError:
+            self.errors += 1
+            raise
+        finally:
+            self.requests += 1
+            self.seconds += time.perf_counter() - begun
 
     def after_fork(self) -> None:
         # The parent's cache may be locked by a thread that the child does not have.
@@ -102,10 +130,10 @@ class Saver(BaseCheckpointSaver[str]):
         self._live = Live(backend, options)
 
     def _run(self, wanted: Steps[T]) -> T:
-        return drive(wanted, self._live.backend.execute)
+        return drive(wanted, self._live.execute)
 
     async def _arun(self, wanted: Steps[T]) -> T:
-        return await adrive(wanted, self._live.backend.aexecute)
+        return await adrive(wanted, self._live.aexecute)
 
     # --- life ---
 
@@ -137,6 +165,29 @@ class Saver(BaseCheckpointSaver[str]):
     async def acheck(self) -> Sequence[Finding]:
         """As `check`."""
         return await self._arun(steps.check())
+
+    def stats(self) -> dict[str, float]:
+        """Figures since the saver was made, for monitoring: no round trip.
+
+        Returns:
+            `requests` (round trips that were asked of the store), `seconds` (that they took in
+            all), `errors` (that were raised), `cache_bytes`; with Redis and Postgres `retries`
+            (round trips that were tried again); with Postgres `pool_size`, `pool_idle` and
+            `pool_waiting` (connections that are open, connections that nobody uses, and callers
+            that wait for one).
+        """
+        live = self._live
+        return {
+            "requests": live.requests,
+            "seconds": live.seconds,
+            "errors": live.errors,
+            "cache_bytes": live.core.cache_bytes,
+            **live.backend.stats(),
+        }
+
+    async def astats(self) -> dict[str, float]:
+        """As `stats`."""
+        return self.stats()
 
     def close(self) -> None:
         """Release what the saver opened. Idempotent; a later call opens it again."""
@@ -249,7 +300,15 @@ class Saver(BaseCheckpointSaver[str]):
             StoreFull: The store has no room. Nothing is stored.
         """
         return self._run(
-            steps.put(self._live.core, self.serde, config, checkpoint, metadata, new_versions)
+            steps.put(
+                self._live.core,
+                self.serde,
+                config,
+                checkpoint,
+                metadata,
+                new_versions,
+                shows_state=self._live.backend.shows_state,
+            )
         )
 
     async def aput(
@@ -261,7 +320,15 @@ class Saver(BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """As `put`. The values are taken at the time of the call."""
         return await self._arun(
-            steps.put(self._live.core, self.serde, config, checkpoint, metadata, new_versions)
+            steps.put(
+                self._live.core,
+                self.serde,
+                config,
+                checkpoint,
+                metadata,
+                new_versions,
+                shows_state=self._live.backend.shows_state,
+            )
         )
 
     def put_writes(

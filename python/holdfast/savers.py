@@ -87,7 +87,7 @@ class RedisSaver(Saver):
             side goes through that loop unless `client` is given too. Clients that were given
             stay their opener's to close.
         redis_client: As `client` or `async_client`, whichever it is.
-        connection_args: More arguments of redis-py's connections, for a URL.
+        connection_args: More arguments of redis-py's connections, for a URL; they win over it.
         checkpoint_prefix: As `prefix`.
         serde: LangGraph's serializer protocol.
         options: See `holdfast.Options`.
@@ -110,7 +110,7 @@ class RedisSaver(Saver):
         **options: Any,
     ) -> None:
         try:
-            from holdfast.backends.redis import RedisBackend, clients
+            from holdfast.backends.redis import RedisBackend, choose
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in ("redis", "hiredis"):
                 raise
@@ -122,7 +122,7 @@ class RedisSaver(Saver):
         known = Options.of(options)
         if redis_url is not None and not isinstance(redis_url, str):
             redis_url, redis_client = None, redis_url
-        made = clients.choose(redis_url, client, async_client, redis_client, connection_args)
+        made = choose(redis_url, client, async_client, redis_client, connection_args)
         super().__init__(RedisBackend(made, known), known, serde=serde)
 
     @classmethod
@@ -131,6 +131,75 @@ class RedisSaver(Saver):
         return cls(redis_url, **options)
 
 
+class PostgresSaver(Saver):
+    """Keeps checkpoints in tables of a PostgreSQL database, version 12 or newer.
+
+    Args:
+        conn: `postgresql://user:password@host/database`, or a string as libpq reads it; or a
+            connection or pool of psycopg 3 that was opened elsewhere, sync or async.
+        pipe: Is taken as LangGraph's own saver takes it, and not needed.
+        serde: LangGraph's serializer protocol.
+        async_conn: An async connection or pool beside a sync one. Without it the async side works
+            through `conn` in threads; without a sync one the sync side goes through the event
+            loop. What was given stays its opener's to close, and a connection is used by one
+            call at a time.
+        options: See `holdfast.Options`; what is not one of these is a parameter of libpq
+            (`connect_timeout`, `sslmode`).
+
+    Raises:
+        ConfigurationError: The URL or an option cannot be read, or psycopg is not installed.
+    """
+
+    def __init__(
+        self,
+        conn: str | Any | None = None,
+        pipe: Any = None,
+        serde: SerializerProtocol | None = None,
+        *,
+        async_conn: Any = None,
+        **options: Any,
+    ) -> None:
+        postgres = _postgres()
+        names = Options.names()
+        known = Options.of({name: options[name] for name in options if name in names})
+        parameters = {name: options[name] for name in options if name not in names}
+        if isinstance(conn, str):
+            if async_conn is not None:
+                raise ConfigurationError("PostgresSaver takes a URL or connections, not both")
+            clients: Any = postgres.FromUrl(conn, parameters, known)
+        else:
+            if parameters:
+                # As for every other saver, the message lists the options that there are.
+                Options.of(options)
+            clients = postgres.given(conn, async_conn)
+        super().__init__(postgres.PostgresBackend(clients, known), known, serde=serde)
+
+    @classmethod
+    def from_conn_string(cls, conn_string: str, *, pipeline: bool = False, **options: Any) -> Self:
+        """A saver for a URL, for use under `with` or `async with`. Whatever `pipeline` says,
+        what can share a round trip does."""
+        return cls(conn_string, **options)
+
+    @staticmethod
+    def ddl(table: str = "holdfast") -> str:
+        """The SQL that makes the tables, for those who run migrations themselves."""
+        return str(_postgres().Tables(table).ddl())
+
+
+def _postgres() -> Any:
+    try:
+        from holdfast.backends import postgres
+    except ImportError as error:
+        # psycopg without libpq raises an ImportError without a name.
+        if (error.name or "psycopg").partition(".")[0] not in ("psycopg", "psycopg_pool"):
+            raise
+        raise ConfigurationError(
+            "PostgresSaver needs psycopg and its pool: pip install 'holdfast[postgres]'"
+        ) from error
+    return postgres
+
+
+AsyncPostgresSaver = PostgresSaver
 AsyncSqliteSaver = SqliteSaver
 AsyncRedisSaver = RedisSaver
 InMemorySaver = MemorySaver

@@ -6,6 +6,9 @@ import re
 
 from holdfast.errors import ConfigurationError
 
+# Options whose values may have an @ in a URL of Postgres.
+_WITH_AT = ("user", "password", "dbname", "host", "options", "application_name", "table")
+
 
 def check_redis_url(url: str) -> None:
     """Refuse a URL in which a part of a password may have come to lie elsewhere.
@@ -26,9 +29,38 @@ def check_redis_url(url: str) -> None:
         raise unreadable()
 
 
+def check_postgres_url(url: str) -> None:
+    """As `check_redis_url`, for a URL of Postgres.
+
+    Raises:
+        ConfigurationError: Says nothing of the URL itself.
+    """
+    _, _, rest = url.partition("://")
+    place, _, query = rest.partition("?")
+    authority, _, path = place.partition("/")
+    options = [option.partition("=")[::2] for option in query.split("&") if option]
+    # Where a password was cut off by its own ?, the @ behind it is in the query.
+    is_cut = ":" in place and "@" not in authority
+    if (
+        (authority and "@" in path)
+        or any(not re.fullmatch("[a-z_]+", name) for name, _ in options)
+        or any("@" in value and (is_cut or name not in _WITH_AT) for name, value in options)
+    ):
+        raise unreadable_postgres()
+
+
 def unreadable() -> ConfigurationError:
     """The error for a URL that cannot be understood."""
     return ConfigurationError(
         "the URL of Redis cannot be read: it is redis://user:password@host:port/db, rediss://… "
         "or unix:///path; escape /, :, @, ? and # in the password with %"
+    )
+
+
+def unreadable_postgres() -> ConfigurationError:
+    """As `unreadable`."""
+    return ConfigurationError(
+        "the URL of Postgres cannot be read: it is "
+        "postgresql://user:password@host:port/database?parameter=value with parameters of libpq; "
+        "escape /, :, @, ? and # in the password with %"
     )

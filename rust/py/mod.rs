@@ -9,6 +9,7 @@ mod draft;
 mod encode;
 mod error;
 mod fits;
+mod json;
 mod keys;
 mod memo;
 mod messages;
@@ -36,6 +37,8 @@ mod _core {
     use super::draft::Draft;
     #[pymodule_export]
     use super::error::{CoreError, FormatError, IntegrityError, MissingChunk};
+    #[pymodule_export]
+    use super::json::json;
     #[pymodule_export]
     use super::keys::{escape, unescape, Keys};
     #[pymodule_export]

@@ -302,6 +302,12 @@ impl Reader {
         missing.iter().map(|r| PyBytes::new(py, &r.id.0)).collect()
     }
 
+    /// Ids still to be fetched for a record's skeleton.
+    fn missing_skeleton<'py>(&self, py: Python<'py>, record: &Record) -> Vec<Bound<'py, PyBytes>> {
+        let missing = self.missing_of([record.record().skeleton.clone()]);
+        missing.iter().map(|r| PyBytes::new(py, &r.id.0)).collect()
+    }
+
     /// Ids still to be fetched for a pending write.
     fn missing_write<'py>(&self, py: Python<'py>, write: &Write) -> Vec<Bound<'py, PyBytes>> {
         let missing = self.missing_of([write.0.value.clone()]);

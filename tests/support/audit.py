@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from holdfast._core import Keys, references
 from redis import Redis
@@ -96,20 +97,18 @@ def _thread(client: Redis, names: Keys, name: str) -> tuple[Thread, set[bytes]]:
         assert all(one[:LIFE] == life for one in stored_writes)
         front += [one[LIFE:] for one in stored_writes]
         reached |= {names.writes(name, *place)} if stored_writes else set()
-    alive = _alive(client, names.blobs(name), front)
+    alive = chunks_of(front, lambda ids: client.hmget(names.blobs(name), ids))
     chunks = set(client.hkeys(names.blobs(name)))
     thread.garbage = chunks - alive
     reached |= {names.blobs(name)} if chunks else set()
     return thread, reached
 
 
-def _alive(client: Redis, blobs: bytes, stored: Sequence[bytes]) -> set[bytes]:
+def chunks_of(stored: Iterable[bytes], fetch: Callable[[list[bytes]], Sequence[Any]]) -> set[bytes]:
     """All chunks that stored objects refer to, each of which must be there."""
     alive: set[bytes] = set()
-    front: Iterable[bytes] = stored
-    while ids := {id for one in front for _, id in references(one)[1]} - alive:
+    while ids := {id for one in stored for _, id in references(one)[1]} - alive:
         alive |= ids
-        chunks = client.hmget(blobs, [*ids])
-        assert None not in chunks, "a chunk that is referred to is missing"
-        front = [chunk for chunk in chunks if chunk is not None]
+        stored = fetch([*ids])
+        assert None not in stored, "a chunk that is referred to is missing"
     return alive

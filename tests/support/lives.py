@@ -24,7 +24,9 @@ Event = tuple[str, str, str]
 _METHODS = multiprocessing.get_all_start_methods()
 _context: Any = multiprocessing.get_context("forkserver" if "forkserver" in _METHODS else "spawn")
 if "forkserver" in _METHODS:
-    _context.set_forkserver_preload(["support.workers", "holdfast.backends.redis"])
+    _context.set_forkserver_preload(
+        ["support.workers", "holdfast.backends.redis", "holdfast.backends.postgres"]
+    )
 
 
 # --- in a process of its own

@@ -15,7 +15,7 @@ from redis import Redis
 
 from support.calls import Calls
 from support.make import Thread, checkpoint, config, version
-from support.servers import RedisServer
+from support.redis_server import RedisServer
 
 WORDS = [f"{i * 7919 % 1000003:x} {i} " * 60 for i in range(120)]
 """Texts of which each is a chunk, and which do not compress to nothing."""

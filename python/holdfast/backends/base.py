@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -73,11 +73,14 @@ class GetRecord:
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """Read chunks → `dict` of those that exist, and of what they refer to if that is free."""
+    """Read chunks → `dict` of those that exist, and of what they refer to if that is free.
+
+    Without `lacking`, what they refer to is not wanted.
+    """
 
     thread_id: str
     ids: Sequence[bytes]
-    lacking: Lacking
+    lacking: Lacking | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,9 @@ class Page:
     before: str | None
     cursor: Cursor | None
     limit: int
+    filter: Mapping[str, Any] = field(default_factory=dict)
+    """What the caller looks for in the metadata. A store that can may leave out rows that do
+    not have it; the caller looks at those that come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,22 @@ class Ancestors:
     checkpoint_ns: str
     checkpoint_id: str | None
     limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a checkpoint shows to people and queries, for stores with columns for it. Nothing
+    that is read here comes from it.
+
+    Attributes:
+        state: JSON of the channels, as far as JSON can say it.
+        next_node: The nodes that are due to run; None where there are none.
+        metadata: JSON of the metadata; None where JSON would not say the same.
+    """
+
+    state: str | None = None
+    next_node: str | None = None
+    metadata: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +159,7 @@ class Commit:
     chunks: Sequence[tuple[bytes, bytes]]
     frontier: Sequence[bytes]
     operation: bytes
+    summary: Summary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +304,9 @@ Request: TypeAlias = (
 class Backend(ABC):
     """A store. One object serves threads, event loops and processes after a fork."""
 
+    shows_state = False
+    """Whether a commit's summary is stored."""
+
     @abstractmethod
     def setup(self) -> None:
         """Create what is missing. Idempotent, and implied by first use."""
@@ -296,6 +322,10 @@ class Backend(ABC):
     @abstractmethod
     async def aexecute(self, request: Request) -> Any:
         """Answer a request without blocking the event loop."""
+
+    def stats(self) -> Mapping[str, int]:
+        """Figures of its own: `retries`, and those of its pool, if it has one."""
+        return {}
 
     @abstractmethod
     def close(self) -> None:

@@ -155,7 +155,9 @@ class MemoryBackend(Backend):
     def _chunks(self, request: Chunks) -> dict[bytes, bytes]:
         lookup = _lookup(self._threads.get(request.thread_id, _Thread()))
         found = lookup(request.ids)
-        return found | follow(found.values(), request.lacking, lookup)
+        if request.lacking is not None:
+            found |= follow(found.values(), request.lacking, lookup)
+        return found
 
     def _writes_of(self, request: WritesOf) -> dict[_Place, Sequence[StoredWrite]]:
         thread = self._threads.get(request.thread_id, _Thread())

@@ -67,6 +67,7 @@ def list_page(core: Core, serde: SerializerProtocol, listing: Listing) -> Steps[
             listing.before,
             listing.cursor,
             listing.page,
+            listing.filter,
         )
     listing.is_done = len(rows) < listing.page
     if rows:

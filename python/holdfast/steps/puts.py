@@ -27,6 +27,7 @@ from holdfast.drive import Steps, Work
 from holdfast.errors import StoreUnavailable, reading
 from holdfast.steps.load import complete, read_record
 from holdfast.steps.place import Place
+from holdfast.steps.summary import summary
 
 _CHANNEL_KEYS = ("channel_values", "channel_versions", "versions_seen")
 # Bytes that are split, hashed and compressed, or only found to be known, in a few milliseconds:
@@ -44,6 +45,8 @@ def put(
     checkpoint: Checkpoint,
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
+    *,
+    shows_state: bool = False,
 ) -> Steps[RunnableConfig]:
     """Store a checkpoint: one round trip, and one before it where the parent is not known here."""
     place = Place.of(config)
@@ -51,6 +54,7 @@ def put(
     values: dict[str, Any] = checkpoint.get("channel_values") or {}
     skeleton, versions, seen = _split(checkpoint)
     merged = get_checkpoint_metadata(config, metadata)
+    shown = summary(serde, checkpoint, merged, new_versions) if shows_state else None
 
     encoded = {
         channel: _dumps(serde, channel, values[channel])
@@ -115,6 +119,7 @@ def put(
             draft.chunks,
             draft.frontier,
             operation,
+            shown,
         )
 
     size = sum(len(data) for _, data in encoded.values())

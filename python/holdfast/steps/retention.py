@@ -97,16 +97,29 @@ class Item:
 class History:
     """All checkpoints of a thread, by namespace and id."""
 
-    def __init__(self, serde: SerializerProtocol, reader: Reader, items: dict[_Key, Item]) -> None:
+    def __init__(
+        self, core: Core, serde: SerializerProtocol, reader: Reader, items: dict[_Key, Item]
+    ) -> None:
+        self.core = core
         self.serde = serde
         self.reader = reader
         self.items = items
 
-    def checkpoint(self, key: _Key) -> dict[str, Any]:
-        """A checkpoint without its channels."""
-        typed = self.reader.skeleton(self.items[key].record)
-        checkpoint: dict[str, Any] = self.serde.loads_typed(typed)
-        return checkpoint
+    def checkpoints(self, keys: Iterable[_Key]) -> Steps[dict[_Key, dict[str, Any]]]:
+        """Checkpoints without their channels; no round trip unless they are large."""
+        items = {key: self.items[key] for key in keys}
+        if not items:
+            return {}
+        reader, records = self.reader, [item.record for item in items.values()]
+        thread_id = next(iter(items.values())).row.thread_id
+
+        def missing() -> list[bytes]:
+            return [id for record in records for id in reader.missing_skeleton(record)]
+
+        yield from complete(self.core, reader, thread_id, missing)
+        return {
+            key: self.serde.loads_typed(reader.skeleton(item.record)) for key, item in items.items()
+        }
 
     def heads(self) -> dict[str, _Key]:
         """The greatest id of each namespace."""
@@ -157,7 +170,7 @@ def _history(core: Core, serde: SerializerProtocol, rows: Sequence[Row]) -> Step
         if metadata is None:
             continue  # removed meanwhile
         items[row.checkpoint_ns, row.checkpoint_id] = Item(row, record, metadata)
-    return History(serde, reader, items)
+    return History(core, serde, reader, items)
 
 
 def _keep_latest(history: History) -> Steps[set[_Key]]:
@@ -171,10 +184,11 @@ def _keep_latest(history: History) -> Steps[set[_Key]]:
             (of, id) in history.items and heads.get(of) != (of, id) for of, id in parents.items()
         ):
             kept.discard(key)
+    checkpoints = yield from history.checkpoints(kept)
     old = {
         key: history.items[key].parent_key()
-        for key in kept
-        if predates_sends(history.items[key].record, history.checkpoint(key))
+        for key, checkpoint in checkpoints.items()
+        if predates_sends(history.items[key].record, checkpoint)
     }
     parents_of_old = [parent for parent in old.values() if parent in history.items]
     if parents_of_old:
@@ -201,12 +215,13 @@ def _thin(
             return
         try:
             history = yield from _history(core, serde, rows)
+            with reading(thread_id, "*", "*"):
+                kept = yield from choose(history)
         except CheckpointCorrupted:
             if epoch == last or attempt == _CONDITIONAL_ATTEMPTS:
                 raise
             last = epoch  # perhaps another removed it meanwhile: look again
             continue
-        kept = yield from choose(history)
         kept |= history.needed_for_delta(kept)
         doomed = [key for key in history.items if key not in kept]
         # Writes to a checkpoint that is gone; those to one yet to come have a greater id.

@@ -5,8 +5,6 @@ In batches, parents before children, each batch only while no other commit came 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from holdfast._core import Core, references
 from holdfast.backends.base import ChunkIds, Chunks, Discard, Mark
 from holdfast.drive import Steps
@@ -65,7 +63,7 @@ def _mark(core: Core, thread_id: str, alive: set[bytes]) -> Steps[int | None]:
             for start in range(0, len(nodes), _BATCH):
                 batch = nodes[start : start + _BATCH]
                 with reading(thread_id, "*", "*"):
-                    chunks = yield Chunks(thread_id, batch, _nothing)
+                    chunks = yield Chunks(thread_id, batch, None)
                     is_whole = is_whole and len(chunks) == len(batch)
                     for data in chunks.values():
                         front.update(references(data)[1])
@@ -76,7 +74,3 @@ def _mark(core: Core, thread_id: str, alive: set[bytes]) -> Steps[int | None]:
             break
         last = epoch
     return None
-
-
-def _nothing(_: Sequence[bytes]) -> list[bytes]:
-    return []

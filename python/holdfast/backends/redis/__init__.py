@@ -1,6 +1,6 @@
 """Threads in Redis: plain keys, one script per change, calls of one moment in one pipeline."""
 
 from holdfast.backends.redis.backend import RedisBackend
-from holdfast.backends.redis.clients import FromUrl, Given
+from holdfast.backends.redis.given import choose
 
-__all__ = ["FromUrl", "Given", "RedisBackend"]
+__all__ = ["RedisBackend", "choose"]

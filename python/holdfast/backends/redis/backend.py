@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from redis.exceptions import RedisError
 
+from holdfast.backends.attempts import Attempts
 from holdfast.backends.base import Backend, Check, Request
-from holdfast.backends.redis.attempts import Attempts
+from holdfast.backends.last_records import LastRecords
 from holdfast.backends.redis.changes import Changes
 from holdfast.backends.redis.check import check, eviction_warning, section
 from holdfast.backends.redis.clients import Clients
-from holdfast.backends.redis.errors import failure_among, is_unknown_script, kind_of, raised
-from holdfast.backends.redis.names import LAYOUT, LastRecords, Names
+from holdfast.backends.redis.errors import (
+    failure_among,
+    is_lost,
+    is_unknown_script,
+    kind_of,
+    raised,
+)
+from holdfast.backends.redis.names import LAYOUT, Names
 from holdfast.backends.redis.reads import Reads
 from holdfast.backends.redis.scripts import Command, Tolerant, Trips, with_source
 from holdfast.drive import adrive, drive
@@ -30,6 +37,18 @@ _SLACK = 3
 
 _inherited: list[Any] = []
 """Connections of a parent process: to collect them here would end them there."""
+
+
+# Neither a connection that was dropped while it was idle nor a script that was never sent says
+# anything about the server.
+_FREE = {"lost": 1, "unknown script": 1}
+
+
+def _name_of(failure: Exception) -> str:
+    """Its name among the free ones."""
+    if is_unknown_script(failure):
+        return "unknown script"
+    return "lost" if is_lost(failure) else ""
 
 
 class Pause(float):
@@ -60,6 +79,7 @@ class RedisBackend(Backend):
         }
         self._answers[Check] = lambda _: check(self._names)
         self._is_set_up = False
+        self._retries = 0
 
     def setup(self) -> None:
         drive(self._made(self._setup(), None), self._io)
@@ -72,6 +92,9 @@ class RedisBackend(Backend):
 
     async def aexecute(self, request: Request) -> Any:
         return await adrive(self._answer(request), self._aio)
+
+    def stats(self) -> Mapping[str, int]:
+        return {"retries": self._retries}
 
     def close(self) -> None:
         self._clients.close()
@@ -129,8 +152,12 @@ class RedisBackend(Backend):
                     return replies
                 failure = found
             if attempts is None:
-                attempts = Attempts(self._options.retry_budget, self._describe(request), begun)
-            pause = attempts.pause(failure)
+                attempts = Attempts(self._options.retry_budget, begun, _FREE)
+            pause = attempts.pause(kind_of(failure).passes, _name_of(failure))
+            if pause is None:
+                where = self._describe(request)
+                raise raised(failure, where, attempts.count, attempts.seconds) from failure
+            self._retries += 1
             if is_unknown_script(failure):
                 with_sources = [with_source(command) for command in commands]
                 is_tolerant = isinstance(commands, Tolerant)

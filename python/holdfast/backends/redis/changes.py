@@ -15,14 +15,8 @@ from holdfast.backends.base import (
     Remove,
     Write,
 )
-from holdfast.backends.redis.names import (
-    LastRecords,
-    Names,
-    encode,
-    pairs,
-    with_parent,
-    write_field,
-)
+from holdfast.backends.last_records import LastRecords
+from holdfast.backends.redis.names import Names, encode, pairs, with_parent, write_field
 from holdfast.backends.redis.scripts import Command, Trips, call, call_for_group
 
 # Bytes of one command: above, other clients would wait, and leaves are sent ahead.
@@ -63,6 +57,7 @@ class Changes:
     def _commit(self, request: Commit) -> Reply:
         names, thread_id, ns = self._names, request.thread_id, request.checkpoint_ns
         id = request.checkpoint_id
+        record = with_parent(request.record, request.parent_id)
         keys = [
             names.meta(thread_id),
             names.blobs(thread_id),
@@ -82,7 +77,7 @@ class Changes:
             encode(ns),
             encode(id),
             encode(request.run_id or ""),
-            with_parent(request.record, request.parent_id),
+            record,
             len(frontier),
             *frontier,
             *flat(chunks),

@@ -190,9 +190,17 @@ def _rights(names: Names) -> Trips[Finding]:
         names.run(thread_id),
     ]
     (reply,) = yield Tolerant([call("check", keys, encode(thread_id))])
-    error = reply if isinstance(reply, Exception) else None
-    if error is None and reply:
-        error = exceptions.ResponseError(reply.decode("utf-8", "replace"))
-    if error is None:
+    errors = (
+        [reply]
+        if isinstance(reply, Exception)
+        else [exceptions.ResponseError(said.decode("utf-8", "replace").strip()) for said in reply]
+    )
+    if not errors:
         return Finding("rights", True, "can read, write and remove")
-    return Finding("rights", False, str(error), kind_of(error).remedy)
+    # A right that lacks says more than a server that refuses to write for the moment.
+    error = min(errors, key=lambda one: kind_of(one).passes)
+    kind = kind_of(error)
+    if kind.passes:
+        value = f"not tried, the server refuses to write now: {error}"
+        return Finding("rights", None, value, kind.remedy)
+    return Finding("rights", False, str(error), kind.remedy)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import parse_qs
 
 import redis
 import redis.asyncio
 from redis import exceptions
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.connection import URL_QUERY_ARGUMENT_PARSERS
 from redis.retry import Retry
 
-from holdfast.backends.redis.coalesce import Coalescer, Links, Loans
+from holdfast.backends.redis.coalesce import Links
 from holdfast.backends.redis.scripts import Command, pack
 from holdfast.errors import ConfigurationError
+from holdfast.options import Options
 from holdfast.urls import check_redis_url, unreadable
 
 # redis-py would read its own version from the disk for each connection, on the event loop,
@@ -32,8 +34,6 @@ _ANONYMOUS: dict[str, Any] = (
 # Seconds for a connection, and for a reply, unless the URL says other ones.
 _CONNECT_TIMEOUT = 5.0
 _REPLY_TIMEOUT = 5.0
-# Seconds after which a thread that waits for an event loop sees whether it still runs.
-_PATIENCE = 0.2
 
 
 def exchange(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
@@ -44,7 +44,16 @@ def exchange(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     """
     # redis-py does not type what its own pipelines are made of.
     pool: Any = client.connection_pool
-    connection = pool.get_connection()
+    try:
+        connection = pool.get_connection()
+    except exceptions.RedisError:
+        raise
+    except BaseException:
+        # A provider of credentials failed, or took too long. redis-py keeps the connection that
+        # never said who it is nor chose its database, and would give it next.
+        with suppress(TypeError):  # blocking pools before redis-py 7 close all or none
+            pool.disconnect(inuse_connections=False)
+        raise
     is_whole = False
     try:
         connection.send_packed_command([pack(commands)])
@@ -100,6 +109,7 @@ class _Loop:
     def __init__(self, client: redis.asyncio.Redis, line: Links) -> None:
         self._client = client
         self.line = line
+        self.is_over = False
         self._life = self._until_closed()
 
     async def open(self) -> None:
@@ -110,31 +120,37 @@ class _Loop:
         try:
             yield
         finally:
-            await self.line.close()
-            await self._client.aclose()
-            await self._client.connection_pool.disconnect()
+            await self.close()
 
     async def aclose(self) -> None:
         await self._life.aclose()
+
+    async def close(self) -> None:
+        self.is_over = True
+        await self.line.close()
+        await self._client.aclose()
+        await self._client.connection_pool.disconnect()
 
 
 class FromUrl(Clients):
     """Clients of its own: one for all threads, and one for each event loop.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`, with the query that redis-py reads.
-        arguments: More arguments for redis-py's connections.
+        url: `redis://`, `rediss://` or `unix://`; in its query, arguments as below.
+        arguments: Those of redis-py's connections; they win over the URL.
 
     Raises:
-        ConfigurationError: The URL cannot be read.
+        ConfigurationError: The URL or an argument cannot be read.
     """
 
     def __init__(self, url: str, arguments: Mapping[str, Any] | None = None) -> None:
-        self._url = url
-        self._arguments = dict(arguments or {})
         check_redis_url(url)
+        # Read here: redis-py before 8 decodes twice what stands in the query.
+        self._url, _, query = url.partition("?")
+        in_query = {name: values[0] for name, values in parse_qs(query).items()}
+        self._arguments = _read({**in_query, **(arguments or {})})
         # Raised outside: the reason may show a part of the password, as its context, too.
-        parsed = _parsed(url, {**_ANONYMOUS, **self._arguments})
+        parsed = _parsed(self._url, {**_ANONYMOUS, **self._arguments})
         if parsed is None:
             raise unreadable()
         if (unknown := _unknown_argument(parsed)) is not None:
@@ -144,9 +160,7 @@ class FromUrl(Clients):
         self._timeout: float | None = known.get("socket_timeout", _REPLY_TIMEOUT)
         self._connect_timeout = known.get("socket_connect_timeout", _CONNECT_TIMEOUT)
         self._client: redis.Redis | None = None
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
 
     @property
     def where(self) -> str:
@@ -167,45 +181,64 @@ class FromUrl(Clients):
     def send(self, commands: Sequence[Command]) -> list[Any]:
         client = self._client
         if client is None:
-            client = redis.Redis.from_url(
-                self._url,
-                **self._settings(socket_timeout=self._timeout, retry=Retry(NoBackoff(), 0)),
-            )
+            settings = self._settings(socket_timeout=self._timeout, retry=Retry(NoBackoff(), 0))
+            client = redis.Redis.from_pool(_pool(redis.ConnectionPool, self._url, settings))
             self._client = client
-        return exchange(client, commands)
+        try:
+            return exchange(client, commands)
+        finally:
+            if self._client is not client:  # closed meanwhile, or another thread was first
+                client.connection_pool.disconnect(inuse_connections=False)
 
     async def asend(self, commands: Sequence[Command]) -> list[Any]:
         loop = asyncio.get_running_loop()
         opened = self._loops.get(loop)
         if opened is None:
             self._reap()
-            # The coalescer has one timer for a pipeline, redis-py one for each reply.
-            client = redis.asyncio.Redis.from_url(
-                self._url,
-                **self._settings(socket_timeout=None, retry=AsyncRetry(NoBackoff(), 0)),
-            )
-            line = Links(client, self._timeout, together=self.together)
-            opened = _Loop(client, line)
-            self._loops[loop] = opened
+            opened = self._loops[loop] = self._opened()
             await opened.open()
+        elif opened.is_over:
+            # The loop is closing its generators; another of them still has something to do.
+            last = self._opened()
+            try:
+                return await last.line.send(commands)
+            finally:
+                await last.close()
         return await opened.line.send(commands)
+
+    def _opened(self) -> _Loop:
+        # The coalescer has one timer for a pipeline, redis-py one for each reply.
+        settings = self._settings(socket_timeout=None, retry=AsyncRetry(NoBackoff(), 0))
+        pool = _pool(redis.asyncio.ConnectionPool, self._url, settings)
+        client = redis.asyncio.Redis.from_pool(pool)
+        return _Loop(client, Links(client, self._timeout, together=self.together))
 
     def _reap(self) -> None:
         """Close what was opened on loops that were closed without a word."""
-        for loop, opened in list(self._loops.items()):
-            if loop.is_closed():
+        for loop in list(self._loops):
+            opened = self._loops.pop(loop, None) if loop.is_closed() else None
+            if opened is not None:
                 opened.line.abandon()
-                self._loops.pop(loop, None)
 
     def close(self) -> None:
         self._reap()
         client, self._client = self._client, None
         if client is not None:
-            client.connection_pool.disconnect()
-        for loop, opened in list(self._loops.items()):
-            if loop.is_running():
-                asyncio.run_coroutine_threadsafe(opened.aclose(), loop)
-            self._loops.pop(loop, None)
+            # Those that other threads use now are closed by them.
+            client.connection_pool.disconnect(inuse_connections=False)
+        for loop in list(self._loops):
+            with suppress(RuntimeError):  # closed meanwhile
+                if loop.is_running():
+                    self._retire(loop)
+                else:
+                    # When it runs again; if it never does, as one that was closed without a word.
+                    loop.call_soon_threadsafe(self._retire, loop)
+
+    def _retire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close what was opened on a loop, in its next turns."""
+        opened = self._loops.pop(loop, None)
+        if opened is not None:
+            asyncio.run_coroutine_threadsafe(opened.aclose(), loop)
 
     async def aclose(self) -> None:
         opened = self._loops.pop(asyncio.get_running_loop(), None)
@@ -216,126 +249,52 @@ class FromUrl(Clients):
     def drop(self) -> list[Any]:
         inherited = [self._client, *self._loops.values()]
         self._client = None
-        self._loops = weakref.WeakKeyDictionary()
+        self._loops = {}
         return inherited
 
 
-class Given(Clients):
-    """Clients that the user opened, and closes. With one alone, the other side works through it.
-
-    Args:
-        client: For the sync side; the async side runs it in threads if there is no other.
-        async_client: For the async side, on the event loop that uses it first; the sync side
-            goes through that loop if there is no other.
+def _read(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for redis-py's connections; text is read as redis-py reads it in a URL.
 
     Raises:
-        ConfigurationError: Neither was given, or one is not what redis-py makes.
+        ConfigurationError: Shows no value: it may be a part of a password.
     """
-
-    def __init__(
-        self, client: redis.Redis | None, async_client: redis.asyncio.Redis | None
-    ) -> None:
-        if client is None and async_client is None:
-            raise ConfigurationError("RedisSaver takes a URL, a client or an async_client")
-        for given, kind, name in (
-            (client, redis.Redis, "client"),
-            (async_client, redis.asyncio.Redis, "async_client"),
-        ):
-            if given is not None and not isinstance(given, kind):
-                raise ConfigurationError(
-                    f"{name} is a {kind.__module__.rpartition('.')[0]}.{kind.__name__}, "
-                    f"not {type(given).__module__}.{type(given).__name__}"
-                )
-        self._client = client
-        self._async_client = async_client
-        self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Coalescer] = (
-            weakref.WeakKeyDictionary()
+    misplaced = sorted(arguments.keys() & {"serde", *Options.names()})
+    if misplaced:
+        name = misplaced[0]
+        raise ConfigurationError(
+            f"{name} is an option of holdfast, not of redis-py's connections: give it as an "
+            f"argument, RedisSaver(url, {name}=...), or use holdfast.open(url), which reads it "
+            "from the URL"
         )
-        self._is_inherited = False
-        self._owner: weakref.ref[asyncio.AbstractEventLoop] | None = None
-        if async_client is not None:
-            try:
-                self._owner = weakref.ref(asyncio.get_running_loop())
-            except RuntimeError:
-                self._owner = None  # whoever uses it first
-
-    @property
-    def where(self) -> str:
-        client: Any = self._client if self._client is not None else self._async_client
-        return address(client.connection_pool.connection_kwargs)
-
-    def send(self, commands: Sequence[Command]) -> list[Any]:
-        if self._client is not None:
-            return exchange(self._client, commands)
-        owner = self._owner() if self._owner else None
-        if owner is None or not owner.is_running():
-            raise ConfigurationError(
-                "only an async_client was given, and its event loop is not running: use the "
-                "saver from async code, or give a client as well"
-            )
+    parsers: Mapping[str, Any] = URL_QUERY_ARGUMENT_PARSERS
+    read, wrong = {}, []
+    for name, value in arguments.items():
+        parser: Any = parsers.get(name) if isinstance(value, str) else None
         try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is owner:
-            raise ConfigurationError(
-                "a sync method was called on the event loop of the async_client, which would "
-                "wait for itself: await the method with an a before its name, or give a client "
-                "as well"
-            )
-        coming = asyncio.run_coroutine_threadsafe(self.asend(commands), owner)
-        while True:
-            try:
-                return coming.result(_PATIENCE)
-            except concurrent.futures.TimeoutError:
-                if coming.done() or owner.is_running():
-                    continue
-                raise exceptions.ConnectionError("the client's event loop has ended") from None
-            except concurrent.futures.CancelledError:
-                raise exceptions.ConnectionError("the client's event loop is ending") from None
+            read[name] = parser(value) if parser else value
+        except (TypeError, ValueError):
+            wrong.append(f"{name} is of type {parser.__name__}")
+    if wrong:
+        raise ConfigurationError(f"options for Redis cannot be read: {', '.join(wrong)}")
+    return read
 
-    async def asend(self, commands: Sequence[Command]) -> list[Any]:
-        if self._async_client is None or (self._is_inherited and self._client is not None):
-            return await asyncio.to_thread(self.send, commands)
-        if self._is_inherited:
-            raise ConfigurationError(
-                "the async_client was opened before a fork, and its connections belong to the "
-                "parent: open a client and a saver in the child"
-            )
-        loop = asyncio.get_running_loop()
-        line = self._lines.get(loop)
-        if line is None:
-            if self._owner is None:
-                self._owner = weakref.ref(loop)
-            line = Loans(self._async_client, together=self.together)
-            self._lines[loop] = line
-        return await line.send(commands)
 
-    def close(self) -> None:
-        """Give back the connections; who opened the clients closes them."""
-        for loop, line in list(self._lines.items()):
-            if loop.is_running():
-                asyncio.run_coroutine_threadsafe(line.close(), loop)
-
-    async def aclose(self) -> None:
-        """As `close`."""
-        line = self._lines.pop(asyncio.get_running_loop(), None)
-        if line is not None:
-            await line.close()
-        self.close()
-
-    def drop(self) -> list[Any]:
-        inherited = list(self._lines.values())
-        self._lines = weakref.WeakKeyDictionary()
-        self._is_inherited, self._owner = True, None
-        return inherited
+def _pool(kind: Any, url: str, settings: Mapping[str, Any]) -> Any:
+    """A pool of connections. Where URL and settings differ the settings win: for redis-py it is
+    the URL."""
+    pool = kind.from_url(url, **settings)
+    known = pool.connection_kwargs
+    known.update({name: value for name, value in settings.items() if name in known})
+    return pool
 
 
 def _parsed(url: str, arguments: Mapping[str, Any]) -> redis.ConnectionPool | None:
     try:
-        return redis.ConnectionPool.from_url(url, **arguments)
+        pool: redis.ConnectionPool = _pool(redis.ConnectionPool, url, arguments)
     except (ValueError, TypeError):
         return None
+    return pool
 
 
 def _unknown_argument(pool: redis.ConnectionPool) -> str | None:
@@ -345,30 +304,6 @@ def _unknown_argument(pool: redis.ConnectionPool) -> str | None:
     except TypeError as error:
         return str(error).rpartition(" ")[2]
     return None
-
-
-def choose(
-    url: str | None,
-    client: Any,
-    async_client: Any,
-    either: Any,
-    arguments: Mapping[str, Any] | None,
-) -> Clients:
-    """The clients for a URL, or those that were given.
-
-    Raises:
-        ConfigurationError: It is not clear which, or the URL cannot be read.
-    """
-    if either is not None:
-        if isinstance(either, redis.asyncio.Redis):
-            async_client = either if async_client is None else async_client
-        else:
-            client = either if client is None else client
-    if url is None:
-        return Given(client, async_client)
-    if client is not None or async_client is not None:
-        raise ConfigurationError("RedisSaver takes a URL or clients, not both")
-    return FromUrl(url, arguments)
 
 
 def address(arguments: Mapping[str, Any]) -> str:

@@ -42,6 +42,7 @@ class Coalescer(ABC):
         self._pool: Any = client.connection_pool
         self._loop = asyncio.get_running_loop()
         self._together = together
+        self._most: int = min(_CONNECTIONS, self._pool.max_connections)
         self._waiting: deque[_Call] = deque()
         self._is_planned = False
         self._is_closed = False
@@ -75,6 +76,16 @@ class Coalescer(ABC):
     @abstractmethod
     async def _close(self) -> None:
         """End the connections."""
+
+    async def _connected(self) -> Any:
+        """A connection from the pool."""
+        try:
+            return await self._pool.get_connection()
+        except exceptions.RedisError:
+            raise
+        except BaseException:  # as in `clients.exchange`
+            await self._pool.disconnect(inuse_connections=False)
+            raise
 
     def _next(self) -> tuple[Trip, list[Command]] | None:
         """The next pipeline and its commands; None where nobody waits any more."""
@@ -127,7 +138,7 @@ class Links(Coalescer):
             if self._idle:
                 self._go(self._idle.pop())
                 continue
-            if len(self._links) + len(self._opening) < _CONNECTIONS:
+            if len(self._links) + len(self._opening) < self._most:
                 task = self._loop.create_task(self._open())
                 self._opening.add(task)
                 task.add_done_callback(self._opening.discard)
@@ -135,10 +146,15 @@ class Links(Coalescer):
 
     async def _open(self) -> None:
         try:
-            connection = await asyncio.wait_for(self._pool.get_connection(), self._timeout)
-            link = Link(connection, self._arrived, self._lost)
+            connection = await asyncio.wait_for(self._connected(), self._timeout)
+            try:
+                link = Link(connection, self._arrived, self._lost)
+            except BaseException:
+                await connection.disconnect(nowait=True)
+                await self._pool.release(connection)
+                raise
         except asyncio.TimeoutError:
-            self._fail_waiting(exceptions.TimeoutError(f"no connection in {self._timeout:g} s"))
+            self._fail_waiting(exceptions.TimeoutError(f"no connection in {self._timeout} s"))
         except asyncio.CancelledError:
             self._fail_waiting(exceptions.ConnectionError("the event loop is closing"))
             raise
@@ -227,7 +243,7 @@ class Loans(Coalescer):
 
     def _flush(self) -> None:
         self._is_planned = False
-        while self._waiting and len(self._trips) < _CONNECTIONS:
+        while self._waiting and len(self._trips) < self._most:
             following = self._next()
             if following is None:
                 break
@@ -243,7 +259,7 @@ class Loans(Coalescer):
     async def _exchange(self, trip: Trip, commands: Sequence[Command]) -> None:
         connection = None
         try:
-            connection = await self._pool.get_connection()
+            connection = await self._connected()
             await connection.send_packed_command([pack(commands)])
             while len(trip.replies) < trip.count:
                 try:

@@ -44,7 +44,6 @@ _REFUSED = Kind(
     "Check user and password in the URL, and that the user is on.",
     passes=False,
 )
-# By the code that a reply begins with; inside a script's error it stands somewhere in it.
 _BY_CODE: dict[str, Kind] = {
     "NOSCRIPT": Kind(StoreUnavailable, "Scripts are flushed faster than they can be sent."),
     "LOADING": Kind(StoreUnavailable, "The server is still loading its data: wait for it."),
@@ -116,18 +115,21 @@ _BY_CODE: dict[str, Kind] = {
         passes=False,
     ),
 }
-_CODE = re.compile(rf"\b({'|'.join(_BY_CODE)})\b")
 _NO_PLACE = Kind(
     StoreUnavailable,
     "The server takes no more clients: raise maxclients, or find who keeps connections open.",
 )
-# What has no code, in all versions or in some.
-_BY_TEXT = (
-    (re.compile("max number of clients"), _NO_PLACE),
-    (
-        re.compile("ACL failure|can't run this command|can't access at least one", re.I),
-        _BY_CODE["NOPERM"],
-    ),
+_NO_PLACE_TEXT = "max number of clients reached"
+# What has no code: a reply begins with it where others have theirs.
+_BY_TEXT = {
+    _NO_PLACE_TEXT: _NO_PLACE,
+    "The user executing the script can't": _BY_CODE["NOPERM"],
+    "ACL failure in script": _BY_CODE["NOPERM"],
+}
+# What Redis puts before the error of a command that a script called, 6.2 with a minus behind it:
+# the script and the line where it was called, and those where the script raised it again.
+_BEFORE = re.compile(
+    r"(ERR )?(Error running script \(call to \w+\): )?(@?user_script: ?\d+: )*-?(ERR )?"
 )
 _OTHER = Kind(
     StoreUnavailable,
@@ -152,6 +154,10 @@ _CODE_OF_CLASS: dict[type[Exception], str] = {
 }
 
 
+class Farewell(exceptions.ConnectionError):
+    """What a server said before it ended a connection, as it would reply it."""
+
+
 def kind_of(error: Exception) -> Kind:
     """What a failure means. redis-py takes the code off some messages and makes classes of them."""
     for known, code in _CODE_OF_CLASS.items():
@@ -159,15 +165,25 @@ def kind_of(error: Exception) -> Kind:
             return _BY_CODE[code]
     if isinstance(error, (exceptions.TimeoutError, TimeoutError)):
         return _SILENT
-    code_found = _CODE.search(str(error))
-    if code_found:
-        return _BY_CODE[code_found[1]]
-    for text, kind in _BY_TEXT:
-        if text.search(str(error)):
-            return kind
+    # Other texts hold names of hosts and files, which may look like a code.
+    said = isinstance(error, (exceptions.ResponseError, Farewell))
+    kind = _kind_of_reply(str(error)) if said else None
+    if kind is not None:
+        return kind
     if isinstance(error, (exceptions.ConnectionError, OSError)):
-        return _UNREACHABLE
+        return _NO_PLACE if str(error) == _NO_PLACE_TEXT else _UNREACHABLE
     return _OTHER
+
+
+def _kind_of_reply(text: str) -> Kind | None:
+    """What an error that the server replied means, by its code; None if it is not in the table."""
+    before = _BEFORE.match(text)
+    rest = text[before.end() :] if before else text
+    for known, kind in _BY_TEXT.items():
+        if rest.startswith(known):
+            return kind
+    code, *_ = rest.split(maxsplit=1) or [""]
+    return _BY_CODE.get(code)
 
 
 def failure_among(replies: Iterable[Any], *, tolerant: bool) -> Exception | None:

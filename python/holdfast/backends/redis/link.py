@@ -10,6 +10,7 @@ from typing import Any
 import hiredis
 from redis import exceptions
 
+from holdfast.backends.redis.errors import Farewell
 from holdfast.backends.redis.scripts import Command
 
 Calls = Iterable[tuple[Sequence[Command], "asyncio.Future[list[Any]]"]]
@@ -70,8 +71,11 @@ class Link(asyncio.Protocol):
         """Heed what came before the protocol was changed: a server that has no place for
         another client says so and ends the connection, and nobody would say it again."""
         self._reader.feed(bytes(stream._buffer))
-        if (said := self._reader.gets(False)) is not False:
-            self._failure = exceptions.ConnectionError(str(said))
+        try:
+            if (said := self._reader.gets(False)) is not False:
+                self._failure = Farewell(str(said))
+        except exceptions.InvalidResponse as error:
+            self._failure = error
         if self._failure is not None or stream._eof or stream.exception() is not None:
             self._loop.call_soon(self._end)
 
@@ -101,7 +105,7 @@ class Link(asyncio.Protocol):
                     continue
                 if self.trip is None:
                     # What comes without having been asked for is the server's farewell.
-                    self._failure = self._failure or exceptions.ConnectionError(str(reply))
+                    self._failure = self._failure or Farewell(str(reply))
                 else:
                     self.trip.replies.append(reply)
                     if len(self.trip.replies) == self.trip.count:

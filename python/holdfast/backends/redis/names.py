@@ -6,16 +6,16 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from holdfast._core import CoreError, Keys, references
-from holdfast.backends.base import Lacking, Row, StoredWrite
+from holdfast._core import Keys
+from holdfast.backends.base import Row, StoredWrite
+from holdfast.errors import ConfigurationError
 
 # What `p:format` says: the layout of the keys, and the lowest that reads it.
 LAYOUT = 1
 LIFE_BYTES = 4
-# Namespaces whose last record is noted: half a kilobyte each.
-_NAMESPACES = 2000
 _INDEX = struct.Struct(">i")
 _LENGTH = struct.Struct(">H")
+_LONGEST_PARENT = 65_535  # what _LENGTH can say
 
 
 def encode(id: str) -> bytes:
@@ -34,8 +34,17 @@ def write_field(write: StoredWrite) -> bytes:
 
 
 def with_parent(record: bytes, parent_id: str | None) -> bytes:
-    """A record behind its parent's id, for scripts to follow."""
+    """A record behind its parent's id, for scripts to follow.
+
+    Raises:
+        ConfigurationError: The id is too long.
+    """
     parent = encode(parent_id or "")
+    if len(parent) > _LONGEST_PARENT:
+        raise ConfigurationError(
+            f"the id of the parent checkpoint is {len(parent)} bytes long, of which Redis keeps "
+            f"at most {_LONGEST_PARENT}; nothing was stored. Give checkpoints shorter ids."
+        )
     return _LENGTH.pack(len(parent)) + parent + record
 
 
@@ -105,30 +114,3 @@ class Names:
             self._keys.checkpoints(thread_id),
             self._keys.all_writes(thread_id),
         )
-
-
-class LastRecords:
-    """The last record of each namespace that was stored or read here: what it refers to is
-    mostly what the next one refers to, and need not be sent again."""
-
-    def __init__(self) -> None:
-        self._records: dict[tuple[str, str], bytes] = {}
-
-    def note(self, thread_id: str, checkpoint_ns: str, record: bytes) -> None:
-        if len(self._records) >= _NAMESPACES:
-            self._records.clear()
-        self._records[thread_id, checkpoint_ns] = record
-
-    def pages(self, thread_id: str, checkpoint_ns: str, lacking: Lacking) -> list[bytes]:
-        """Pages right below that record, those that the caller has."""
-        record = self._records.get((thread_id, checkpoint_ns))
-        if record is None:
-            return []
-        try:
-            pages = [id for level, id in references(record)[1] if level > 0]
-        except CoreError:
-            # It is damaged: whoever read it was told so.
-            del self._records[thread_id, checkpoint_ns]
-            return []
-        lacked = set(lacking(pages))
-        return [id for id in pages if id not in lacked]

@@ -21,9 +21,9 @@ from holdfast.backends.base import (
     StoredWrite,
     WritesOf,
 )
+from holdfast.backends.last_records import LastRecords
 from holdfast.backends.redis.names import (
     LIFE_BYTES,
-    LastRecords,
     Names,
     decode,
     encode,
@@ -71,7 +71,7 @@ class Reads:
             keys.append(names.checkpoint(thread_id, ns, request.checkpoint_id))
             keys.append(names.writes(thread_id, ns, request.checkpoint_id))
             id = (encode(request.checkpoint_id),)
-        known = self._last.pages(thread_id, ns, request.lacking)
+        known = self._last.known(thread_id, ns, request.lacking, lowest=1)
         (reply,) = yield [
             call("head", keys, encode(ns), checkpoints, all_writes, len(known), *known, *id)
         ]

@@ -125,7 +125,9 @@ class Reads:
             return self._fetch(cursor, key, ids)
 
         found = fetch(request.ids)
-        return found | follow(found.values(), request.lacking, fetch)
+        if request.lacking is not None:
+            found |= follow(found.values(), request.lacking, fetch)
+        return found
 
     def _writes_of(
         self, cursor: sqlite3.Cursor, request: WritesOf

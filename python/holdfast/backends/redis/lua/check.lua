@@ -2,14 +2,14 @@
 -- is gone when the script ends.
 -- KEYS: meta, blobs, index, checkpoint, writes, threads, run
 -- ARGV: thread
--- Reply: '' or what the first refused command says
+-- Reply: what the refused commands say
 local meta, blobs, index, checkpoint, writes, threads, run = unpack(KEYS)
 local thread = ARGV[1]
-local refused = ''
+local refused = {}
 local function try(...)
   local reply = redis.pcall(...)
-  if refused == '' and type(reply) == 'table' and reply.err then
-    refused = reply.err
+  if type(reply) == 'table' and reply.err then
+    refused[#refused + 1] = reply.err
   end
 end
 try('TIME')

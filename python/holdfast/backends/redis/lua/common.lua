@@ -65,7 +65,8 @@ end
 -- Add to `front` the pages that the envelope at `at` refers to and `known` lacks.
 local function add_pages(stored, at, known, front)
   local first = string.byte(stored, at)
-  if not first or bit.rshift(first, 4) ~= 1 or bit.band(first, 4) == 0 then
+  local format = bit.rshift(first or 0, 4)
+  if format < 1 or format > 2 or bit.band(first, 4) == 0 then
     return
   end
   local high, low = string.byte(stored, at + 2, at + 3)
