@@ -21,7 +21,7 @@ from benches.harness import (
 )
 from benches.options import Benchmark, Options, parser, run
 from benches.report import Figure, Target, milliseconds
-from benches.savers import HOLDFAST_REDIS, HOLDFAST_SQLITE, Peer, Saver
+from benches.savers import HOLDFAST_POSTGRES, HOLDFAST_REDIS, HOLDFAST_SQLITE, Peer, Saver
 from benches.words import Writer
 from benches.workloads import chat
 
@@ -79,7 +79,11 @@ async def measure(options: Options) -> list[Figure]:
 BENCHMARK = Benchmark(
     f"{TASKS} concurrent aput_writes",
     measure,
-    (Target(MEASURE, HOLDFAST_SQLITE, 10), Target(MEASURE, HOLDFAST_REDIS, 8)),
+    (
+        Target(MEASURE, HOLDFAST_SQLITE, 10),
+        Target(MEASURE, HOLDFAST_REDIS, 8),
+        Target(MEASURE, HOLDFAST_POSTGRES, 15),
+    ),
 )
 
 if __name__ == "__main__":

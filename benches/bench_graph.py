@@ -18,9 +18,11 @@ from benches.harness import Mismatch, choose, rotations, thread_config
 from benches.options import Benchmark, Options, parser, run
 from benches.report import Figure, Target
 from benches.savers import (
+    HOLDFAST_POSTGRES,
     HOLDFAST_REDIS,
     HOLDFAST_SQLITE,
     OFFICIAL_MEMORY,
+    OFFICIAL_POSTGRES,
     OFFICIAL_SQLITE,
     Saver,
 )
@@ -117,6 +119,7 @@ BENCHMARK = Benchmark(
         for saver, at_most, against in (
             (HOLDFAST_SQLITE, 1 / 3, OFFICIAL_SQLITE),
             (HOLDFAST_REDIS, 1, OFFICIAL_MEMORY),
+            (HOLDFAST_POSTGRES, 1 / 4, OFFICIAL_POSTGRES),
         )
         for each in DURABILITIES
     ),

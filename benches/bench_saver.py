@@ -18,9 +18,11 @@ from benches.options import Benchmark, Options, parser, run
 from benches.places import Place
 from benches.report import Figure, Target, milliseconds
 from benches.savers import (
+    HOLDFAST_POSTGRES,
     HOLDFAST_REDIS,
     HOLDFAST_SQLITE,
     OFFICIAL_MEMORY,
+    OFFICIAL_POSTGRES,
     OFFICIAL_SQLITE,
     VALKEY,
     Peer,
@@ -107,11 +109,15 @@ BENCHMARK = Benchmark(
         Target(LAST, HOLDFAST_REDIS, 1, OFFICIAL_MEMORY),
         Target(WARM, HOLDFAST_REDIS, 1 / 5, VALKEY),
         Target(WARM, HOLDFAST_REDIS, 1, OFFICIAL_MEMORY),
+        Target(FIRST, HOLDFAST_POSTGRES, 1, OFFICIAL_POSTGRES),
+        Target(LAST, HOLDFAST_POSTGRES, 1 / 6, OFFICIAL_POSTGRES),
+        Target(WARM, HOLDFAST_POSTGRES, 1 / 6, OFFICIAL_POSTGRES),
+        Target(LAST, HOLDFAST_SQLITE, 1.0, case="chat(1000)"),
+        Target(LAST, HOLDFAST_REDIS, 1.0, case="chat(1000)"),
         *(
             target
-            for saver in (HOLDFAST_SQLITE, HOLDFAST_REDIS)
+            for saver in (HOLDFAST_SQLITE, HOLDFAST_REDIS, HOLDFAST_POSTGRES)
             for target in (
-                Target(LAST, saver, 1.0, case="chat(1000)"),
                 Target(RATIO, saver, 2.0, case="chat(200)"),
                 Target(RATIO, saver, 2.5, case="chat(1000)"),
             )

@@ -7,7 +7,15 @@ from pathlib import Path
 from benches.harness import choose, compare_all, run_workload
 from benches.options import Benchmark, Options, parser, run
 from benches.report import Figure, Target
-from benches.savers import HOLDFAST_REDIS, HOLDFAST_SQLITE, OFFICIAL_SQLITE, VALKEY, Peer
+from benches.savers import (
+    HOLDFAST_POSTGRES,
+    HOLDFAST_REDIS,
+    HOLDFAST_SQLITE,
+    OFFICIAL_POSTGRES,
+    OFFICIAL_SQLITE,
+    VALKEY,
+    Peer,
+)
 from benches.workloads import WORKLOADS, Workload, unique_bytes
 
 UNIQUE, STORED, RATIO = "unique", "stored", "stored ÷ unique"
@@ -20,7 +28,7 @@ CASES = (
     ("wide", 200, 3.0),
 )
 """Workload, supersteps, and how many bytes may be stored for each byte of information."""
-SHORT, BULKY = 200, (OFFICIAL_SQLITE, VALKEY)
+SHORT, BULKY = 200, (OFFICIAL_SQLITE, VALKEY, OFFICIAL_POSTGRES)
 """Savers that are run with more supersteps only when asked: they store 700 MB and more."""
 
 
@@ -59,7 +67,7 @@ BENCHMARK = Benchmark(
     measure,
     tuple(
         Target(RATIO, saver, at_most, case=f"{name}({steps})")
-        for saver in (HOLDFAST_SQLITE, HOLDFAST_REDIS)
+        for saver in (HOLDFAST_SQLITE, HOLDFAST_REDIS, HOLDFAST_POSTGRES)
         for name, steps, at_most in CASES
     ),
 )

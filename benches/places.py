@@ -1,4 +1,4 @@
-"""Where savers keep their data: a new file, a new Redis server, or nowhere but in the process."""
+"""Where savers keep their data: a new file, a new server, or nowhere but in the process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psycopg
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from tests.support.servers import RedisServer
+from tests.support.postgres_server import DURABLE, PostgresServer
+from tests.support.redis_server import RedisServer
 
 
 @dataclass(frozen=True)
@@ -67,3 +69,23 @@ def used_memory(url: str) -> int:
             if found == before:
                 break
         return found
+
+
+@contextmanager
+def new_postgres(folder: Path | None) -> Iterator[Place]:
+    """A Postgres server that keeps what it acknowledged; tables are counted with indexes and toast.
+
+    Its folder is a temporary one whatever `folder` says: the server runs as another user.
+    """
+    with PostgresServer({**DURABLE, "shared_buffers": "128MB"}) as server:
+        yield Place(server.url, lambda: table_bytes(server.url))
+
+
+def table_bytes(url: str) -> int:
+    """Count the files of all tables in the schema `public`, and of what belongs to them."""
+    with psycopg.connect(url) as connection:
+        found = connection.execute(
+            "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class "
+            "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+        ).fetchone()
+    return int(found[0]) if found else 0

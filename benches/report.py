@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tests.support.servers import find_redis_server
+from tests.support.servers import find_program
 
 PACKAGES = (
     "holdfast",
@@ -23,8 +23,11 @@ PACKAGES = (
     "langgraph-checkpoint",
     "langgraph-checkpoint-sqlite",
     "langgraph-checkpoint-aws",
+    "langgraph-checkpoint-postgres",
     "redis",
     "hiredis",
+    "psycopg",
+    "psycopg-pool",
 )
 
 
@@ -110,18 +113,19 @@ def machine() -> dict[str, object]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "sqlite": sqlite3.sqlite_version,
-        "redis-server": redis_server_version(),
+        "redis-server": server_version("redis-server", r"v=(\S+)"),
+        "postgres": server_version("postgres", r"(\d\S*)"),
         **versions,
     }
 
 
-def redis_server_version() -> str:
-    """Give the version of the server that the benchmarks start."""
-    program = find_redis_server()
+def server_version(name: str, pattern: str) -> str:
+    """Give the version of a server that the benchmarks start."""
+    program = find_program(name)
     if program is None:
         return "not installed"
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
-    found = re.search(r"v=(\S+)", said.stdout)
+    found = re.search(pattern, said.stdout)
     return found[1] if found else said.stdout.strip()
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
 
-from benches.places import Place, new_file, new_redis, nowhere
+from benches.places import Place, new_file, new_postgres, new_redis, nowhere
 
 Saver = BaseCheckpointSaver[Any]
 Opened = AbstractAsyncContextManager[Saver]
@@ -20,8 +23,10 @@ Opened = AbstractAsyncContextManager[Saver]
 HOLDFAST_MEMORY = "holdfast memory"
 HOLDFAST_SQLITE = "holdfast sqlite"
 HOLDFAST_REDIS = "holdfast redis"
+HOLDFAST_POSTGRES = "holdfast postgres"
 OFFICIAL_MEMORY = "InMemorySaver"
 OFFICIAL_SQLITE = "AsyncSqliteSaver"
+OFFICIAL_POSTGRES = "AsyncPostgresSaver"
 VALKEY = "AsyncValkeySaver"
 
 
@@ -56,6 +61,26 @@ def _valkey(url: str) -> Opened:
     return opened
 
 
+@asynccontextmanager
+async def _holdfast_postgres(url: str) -> AsyncIterator[Saver]:
+    import holdfast
+
+    async with holdfast.open(url) as saver:
+        # The other one's tables must be made before its first use, too.
+        await saver.asetup()
+        yield saver
+
+
+@asynccontextmanager
+async def _async_postgres(url: str) -> AsyncIterator[Saver]:
+    """With a pool, as its documentation has it."""
+    settings = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
+    async with AsyncConnectionPool(url, max_size=20, kwargs=settings, open=False) as pool:
+        saver = AsyncPostgresSaver(pool)  # type: ignore[arg-type]  # the rows are in kwargs
+        await saver.setup()
+        yield saver
+
+
 PEERS = {
     each.name: each
     for each in (
@@ -65,5 +90,7 @@ PEERS = {
         Peer(OFFICIAL_SQLITE, new_file, AsyncSqliteSaver.from_conn_string),
         Peer(HOLDFAST_REDIS, new_redis, lambda url: _holdfast(f"{url}?prefix=bench")),
         Peer(VALKEY, new_redis, _valkey),
+        Peer(HOLDFAST_POSTGRES, new_postgres, _holdfast_postgres),
+        Peer(OFFICIAL_POSTGRES, new_postgres, _async_postgres),
     )
 }

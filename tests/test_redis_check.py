@@ -15,9 +15,10 @@ import redis
 from holdfast import Finding
 from support.calls import Calls
 from support.make import config
-from support.redis import dump, eye, keys, put_one, use
+from support.redis import dump, eye, keys
 from support.redis_server import RedisServer
 from support.relay import Relay
+from support.uses import put_one, use
 
 EVERYTHING = [
     "version",

@@ -21,8 +21,9 @@ import redis.asyncio
 from blockbuster import BlockBuster
 from holdfast import RedisSaver
 from support.make import checkpoint, config, version
-from support.redis import eye, let_given_clients_connect, others, put_one
+from support.redis import eye, let_given_clients_connect, others
 from support.redis_server import RedisServer
+from support.uses import put_one
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,11 @@ from holdfast import RedisSaver
 from holdfast.backends.base import WritesOf
 from support.calls import Calls
 from support.make import checkpoint, checkpoint_id, config, version
-from support.redis import WORDS, eye, keys, let_given_clients_connect, others
+from support.redis import eye, keys, let_given_clients_connect, others
 from support.redis_server import RedisServer
 from support.relay import Relay
 from support.requests import anew, write
+from support.uses import WORDS
 
 FEW = 10
 

@@ -12,10 +12,11 @@ import redis
 from holdfast.backends.base import Commit
 from support.calls import Calls
 from support.make import Thread, checkpoint, checkpoint_id, config, version
-from support.redis import WORDS, calls_of, eye, keys
+from support.redis import calls_of, eye, keys
 from support.redis_server import RedisServer
 from support.relay import Relay
 from support.requests import Tap, put
+from support.uses import WORDS
 
 STEPS = 30
 LARGEST = 1_200_000

@@ -16,8 +16,9 @@ import redis
 from holdfast import RedisSaver
 from support.calls import Calls
 from support.make import checkpoint, checkpoint_id, config, version
-from support.redis import WORDS, dump, eye, keys, use
+from support.redis import dump, eye, keys
 from support.redis_server import RedisServer
+from support.uses import WORDS, use
 
 MADE = checkpoint(1, {"state": WORDS[:20]}, {"state": version(1)})
 PLACE = config("t", "", checkpoint_id(1))

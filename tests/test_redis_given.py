@@ -18,8 +18,9 @@ from blockbuster import BlockBuster
 from holdfast import RedisSaver
 from support.calls import Calls
 from support.make import Thread, checkpoint, checkpoint_id, config, version
-from support.redis import WORDS, eye, keys, let_given_clients_connect, others, put_one, use
+from support.redis import eye, keys, let_given_clients_connect, others
 from support.redis_server import RedisServer
+from support.uses import WORDS, put_one, use
 from support.workers import put_and_check
 
 SETTINGS: list[dict[str, Any]] = [

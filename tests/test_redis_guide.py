@@ -12,8 +12,9 @@ import pytest
 import redis
 from support.calls import Calls
 from support.make import checkpoint, config, version
-from support.redis import TlsServer, eye, keys, use
+from support.redis import TlsServer, eye, keys
 from support.redis_server import RedisServer
+from support.uses import use
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "redis.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)

@@ -18,9 +18,10 @@ import holdfast
 import pytest
 import redis
 from support.make import checkpoint, config, version
-from support.redis import TlsServer, eye, others, put_one
+from support.redis import TlsServer, eye, others
 from support.redis_server import RedisServer
 from support.relay import Relay
+from support.uses import put_one
 from support.workers import put_and_check, write_after_fork
 
 NO_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -18,8 +18,9 @@ from blockbuster import BlockBuster
 from holdfast import RedisSaver
 from support.calls import Calls
 from support.make import config
-from support.redis import eye, keys, let_given_clients_connect, others, use
+from support.redis import eye, keys, let_given_clients_connect, others
 from support.redis_server import RedisServer
+from support.uses import use
 
 USER = ("ACL", "SETUSER", "app", "reset", "on", ">secret", "~holdfast:*", "+@all")
 

@@ -11,9 +11,10 @@ import pytest
 import redis
 from support.calls import Calls
 from support.make import checkpoint, checkpoint_id, config, version
-from support.redis import WORDS, dump, eye, keys
+from support.redis import dump, eye, keys
 from support.redis_server import RedisServer
 from support.relay import Relay
+from support.uses import WORDS
 
 MANY = 2600
 """Checkpoints that take several slices to remove."""

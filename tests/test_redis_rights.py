@@ -12,8 +12,9 @@ import pytest
 import redis
 from support.calls import Calls
 from support.make import Thread, checkpoint, checkpoint_id, config, version
-from support.redis import WORDS, calls_of, eye, keys
+from support.redis import calls_of, eye, keys
 from support.redis_server import RedisServer
+from support.uses import WORDS
 
 GUIDE = Path(__file__).parent.parent / "docs" / "redis.md"
 (LINE,) = re.findall(r"^ACL SETUSER .*$", GUIDE.read_text(), re.MULTILINE)

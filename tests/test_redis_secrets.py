@@ -16,8 +16,9 @@ import redis.asyncio
 from holdfast import RedisSaver
 from support.calls import Calls
 from support.make import config
-from support.redis import TlsServer, everything, use
+from support.redis import TlsServer
 from support.redis_server import RedisServer
+from support.uses import everything, use
 
 RIGHT = "vexed-Z9-Quagmire"
 SECRET = "xylem-Q7-Brontosaur"

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from support.calls import Calls
 from support.damage import manners
 from support.make import Thread, checkpoint, checkpoint_id, config
-from support.redis import WORDS, dump, eye, keys, put_one
+from support.redis import dump, eye, keys
 from support.redis_server import RedisServer
 from support.relay import Relay
+from support.uses import WORDS, put_one
 
 LONE = "\ud800"
 IDS = [

@@ -15,8 +15,9 @@ import redis.asyncio
 from holdfast import AsyncRedisSaver, RedisSaver
 from support.calls import Calls
 from support.make import config
-from support.redis import TlsServer, eye, keys, others, put_one, use
+from support.redis import TlsServer, eye, keys, others
 from support.redis_server import RedisServer
+from support.uses import put_one, use
 
 PLACES = ["redis", "unix", "rediss"]
 

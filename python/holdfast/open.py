@@ -43,6 +43,9 @@ def _redis(scheme: str, rest: str, **options: Any) -> Saver:
 
 
 def _postgres(scheme: str, rest: str, **options: Any) -> Saver:
+    if options.get("ssl") == "true":  # libpq's other word for it, in URLs alone
+        del options["ssl"]
+        options.setdefault("sslmode", "require")
     return PostgresSaver(f"{scheme}://{rest}", **options)
 
 

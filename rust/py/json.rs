@@ -5,12 +5,15 @@ use std::fmt::Write;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
 
+/// Beyond, a JSONB column writes a number with up to 300 zeros.
+const SMALLEST: f64 = 1e-15;
+const LARGEST: f64 = 1e17;
 /// Deeper values are not for people to look at.
 const DEEPEST: usize = 32;
 
 /// The JSON text of a value, or None where JSON or a JSONB column would say something else
 /// (other types, tuples, NaN, −0.0, NUL or lone surrogates in text, keys that are no text, whole
-/// numbers beyond 64 bits) and where the text would have more than `longest` bytes. A value that is
+/// numbers beyond 64 bits, very large and very small ones) and where the text would have more than `longest` bytes. A value that is
 /// too long is not looked at beyond that.
 #[pyfunction]
 pub fn json(value: &Bound<'_, PyAny>, longest: usize) -> Option<String> {
@@ -33,7 +36,11 @@ fn write(out: &mut String, value: &Bound<'_, PyAny>, longest: usize, depth: usiz
         write!(out, "{}", value.extract::<i64>().ok()?).ok()?;
     } else if let Ok(value) = value.cast_exact::<PyFloat>() {
         let value = value.value();
-        if !value.is_finite() || (value == 0.0 && value.is_sign_negative()) {
+        let is_shown = match value.abs() {
+            0.0 => value.is_sign_positive(),
+            size => (SMALLEST..LARGEST).contains(&size),
+        };
+        if !is_shown {
             return None;
         }
         write!(out, "{value:?}").ok()?;

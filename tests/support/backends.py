@@ -11,7 +11,8 @@ from typing import Any
 import holdfast
 
 from support.calls import Calls
-from support.servers import redis_url
+from support.postgres_server import postgres_url
+from support.redis_server import redis_url
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ BACKENDS: dict[str, Backend] = {
     "memory": Backend(lambda _: "memory://", *["a memory store lives inside one saver"] * 2),
     "sqlite": Backend(lambda folder: f"sqlite:///{folder.absolute()}/state.db"),
     "redis": Backend(redis_url, head=("Head", "Chunks")),
+    "postgres": Backend(postgres_url),
 }
 
 SHARED = [name for name, backend in BACKENDS.items() if not backend.one_process]

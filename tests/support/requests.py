@@ -15,9 +15,9 @@ from holdfast.backends.base import Commit, StoredWrite, Write, new_operation_id
 from holdfast.serde import Serializer
 
 from support.make import checkpoint, checkpoint_id, config, version
+from support.uses import WORDS
 
 Execute = Callable[[Any], Any]
-WORDS = [f"{i * 7919 % 1000003:x} {i} " * 60 for i in range(120)]
 
 
 def made(thread: str = "t", number: int = 1, value: Any = WORDS[:40], ns: str = "") -> Commit:

@@ -1,0 +1,364 @@
+"""Where round trips are made: over pools of its own, or connections and pools that were given."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
+
+from holdfast.backends.loops import running_loop
+from holdfast.backends.postgres.errors import connecting
+from holdfast.backends.postgres.exchange import AsyncLimited, Limited, aexchange, exchange
+from holdfast.backends.postgres.statements import Statement
+from holdfast.errors import ConfigurationError
+from holdfast.options import Options
+from holdfast.urls import check_postgres_url, unreadable_postgres
+
+# Seconds for a connection, unless the URL says other ones.
+_CONNECT_TIMEOUT = 10
+# Seconds that a request waits for a connection of the pool before it is asked why.
+_PATIENCE = 0.5
+# What pools say of themselves, under the names of `Saver.stats`.
+_FIGURES = {
+    "pool_size": "pool_size",
+    "pool_available": "pool_idle",
+    "requests_waiting": "pool_waiting",
+}
+
+
+class Clients(ABC):
+    """Where round trips are made. One object serves threads and event loops."""
+
+    size: int
+    """Connections that there may be."""
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """The server, for messages: never with a password."""
+
+    @abstractmethod
+    def send(self, statements: Sequence[Statement]) -> list[Any]:
+        """Make a round trip, blocking."""
+
+    @abstractmethod
+    async def asend(self, statements: Sequence[Statement]) -> list[Any]:
+        """Make a round trip without blocking the running loop."""
+
+    @abstractmethod
+    def stats(self) -> Mapping[str, int]:
+        """Figures of the pools."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what was opened here."""
+
+    def abandon(self) -> None:
+        """As `close`, when nobody uses it any more; never waits for a thread that runs."""
+        self.close()
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """As `close`; what belongs to the running loop is closed on return."""
+
+    @abstractmethod
+    def drop(self) -> list[Any]:
+        """In a forked child: forget all connections; what must not be collected there."""
+
+
+def can_await(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether psycopg can be asynchronous on a loop: not on that which Windows has by default."""
+    proactor = getattr(asyncio, "ProactorEventLoop", None)
+    return proactor is None or not isinstance(loop, proactor)
+
+
+class Pooled(Limited):
+    """A connection that a pool makes."""
+
+    made: ClassVar[weakref.WeakValueDictionary[int, Pooled]]
+
+    @classmethod
+    def connect(cls, *args: Any, **how: Any) -> Any:
+        connection = super().connect(*args, **how)
+        cls.made[id(connection)] = connection
+        return connection
+
+
+class AsyncPooled(AsyncLimited):
+    """As `Pooled`."""
+
+    made: ClassVar[weakref.WeakValueDictionary[int, AsyncPooled]]
+
+    @classmethod
+    async def connect(cls, *args: Any, **how: Any) -> Any:
+        try:
+            connection = await super().connect(*args, **how)
+        except asyncio.CancelledError:
+            # The pool's worker goes on after that, and asyncio.run would wait for it for ever.
+            if (task := asyncio.current_task()) is not None:
+                asyncio.get_running_loop().call_soon(task.cancel)
+            raise
+        cls.made[id(connection)] = connection
+        return connection
+
+
+class _LoopPool:
+    """The pool of one event loop: closed with the loop, or before."""
+
+    def __init__(self, pool: AsyncConnectionPool[AsyncLimited]) -> None:
+        self.pool = pool
+        self._life = self._until_closed()
+        self._seen: weakref.WeakSet[AsyncLimited] = weakref.WeakSet()
+
+    async def open(self) -> None:
+        await self.pool.open()
+        # asyncio closes the generators of a loop before the loop itself.
+        await anext(self._life)
+
+    async def getconn(self) -> AsyncLimited:
+        connection = await self.pool.getconn()
+        self._seen.add(connection)
+        return connection
+
+    async def _until_closed(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            try:
+                await self.pool.close()
+            except asyncio.CancelledError:
+                # asyncio cancels the tasks of a loop before that, the pool's own among them: it
+                # then ends before it has closed anything.
+                for connection in list(self._seen):
+                    await connection.close()
+                raise
+
+    async def aclose(self) -> None:
+        await self._life.aclose()
+
+
+class FromUrl(Clients):
+    """Pools of its own: one for all threads, and one for each event loop.
+
+    Args:
+        conninfo: A URL, or a string as libpq reads it.
+        arguments: More of libpq's parameters.
+        options: `pool_size`, `prepared_statements` and `reply_timeout` are heeded here.
+
+    Raises:
+        ConfigurationError: `conninfo` cannot be read.
+    """
+
+    def __init__(self, conninfo: str, arguments: Mapping[str, Any], options: Options) -> None:
+        _check_names(conninfo, arguments)
+        # Raised outside: the reason may show a part of the password, as its context, too.
+        known = _parsed(conninfo, arguments)
+        if known is None:
+            raise unreadable_postgres()
+        self._where = address(known)
+        self._conninfo = make_conninfo(**known)
+        self.size = options.pool_size
+        threshold = 0 if options.prepared_statements else None
+        timeout = options.reply_timeout
+        self._connection: Any = type("Connection", (Limited,), {"reply_timeout": timeout})
+        self._async_connection: Any = type(
+            "AsyncConnection", (AsyncLimited,), {"reply_timeout": timeout}
+        )
+        made: Any = weakref.WeakValueDictionary
+        self._pooled = type("Connection", (Pooled,), {"reply_timeout": timeout, "made": made()})
+        self._async_pooled = type(
+            "AsyncConnection", (AsyncPooled,), {"reply_timeout": timeout, "made": made()}
+        )
+        self._settings = {"autocommit": True, "prepare_threshold": threshold}
+        self._opening = threading.Lock()
+        self._pool: ConnectionPool[Limited] | None = None
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPool] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    @property
+    def where(self) -> str:
+        return self._where
+
+    def _pool_settings(self) -> dict[str, Any]:
+        # Connections are made as they are needed. A failure to connect is not kept trying at: who
+        # asks next tries again.
+        return {
+            "conninfo": self._conninfo,
+            "kwargs": self._settings,
+            "min_size": 0,
+            "max_size": self.size,
+            "timeout": _PATIENCE,
+            "reconnect_timeout": 0,
+            "open": False,
+        }
+
+    def _opened(self) -> ConnectionPool[Limited]:
+        pool = self._pool
+        if pool is None:
+            with self._opening:
+                pool = self._pool
+                if pool is None:
+                    pool = ConnectionPool(connection_class=self._pooled, **self._pool_settings())
+                    pool.open()
+                    self._pool = pool
+        return pool
+
+    def send(self, statements: Sequence[Statement]) -> list[Any]:
+        pool = self._opened()
+        try:
+            connection = pool.getconn()
+        except PoolClosed:  # meanwhile, by `close`: a call that comes later opens another
+            return self.send(statements)
+        except PoolTimeout:
+            if not _is_empty(pool):
+                raise
+            # The pool cannot connect. Why, another attempt tells.
+            with connecting():
+                connection = self._connection.connect(self._conninfo, **self._settings)
+            with connection:
+                return exchange(connection, statements)
+        try:
+            return exchange(connection, statements)
+        finally:
+            pool.putconn(connection)
+
+    async def asend(self, statements: Sequence[Statement]) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        if not can_await(loop):
+            return await asyncio.to_thread(self.send, statements)
+        opened = self._loops.get(loop)
+        if opened is None:
+            self._reap()
+            pool = AsyncConnectionPool(connection_class=self._async_pooled, **self._pool_settings())
+            opened = self._loops[loop] = _LoopPool(pool)
+            await opened.open()
+        try:
+            connection = await opened.getconn()
+        except PoolClosed:
+            return await self.asend(statements)
+        except PoolTimeout:
+            if not _is_empty(opened.pool):
+                raise
+            with connecting():
+                connection = await self._async_connection.connect(self._conninfo, **self._settings)
+            async with connection:
+                return await aexchange(connection, statements)
+        try:
+            return await aexchange(connection, statements)
+        finally:
+            await opened.pool.putconn(connection)
+
+    def stats(self) -> Mapping[str, int]:
+        pools = [self._pool, *(opened.pool for opened in list(self._loops.values()))]
+        found = [pool.get_stats() for pool in pools if pool is not None and not pool.closed]
+        return {
+            name: sum(figures.get(theirs, 0) for figures in found)
+            for theirs, name in _FIGURES.items()
+        }
+
+    def _reap(self) -> None:
+        """Forget the pools of loops that were closed without a word."""
+        for loop in [loop for loop in self._loops if loop.is_closed()]:
+            self._loops.pop(loop, None)
+
+    def close(self) -> None:
+        self._end(waits=running_loop() is None)
+
+    def abandon(self) -> None:
+        # Called by the garbage collector, perhaps in a thread of the pool, which cannot wait for
+        # itself. At exit no other thread can be started.
+        self._end(waits=not threading.main_thread().is_alive())
+
+    def _end(self, *, waits: bool) -> None:
+        self._reap()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            # Which waits for its threads.
+            if waits:
+                pool.close()
+            else:
+                threading.Thread(target=pool.close).start()
+        for loop in list(self._loops):
+            opened = self._loops.pop(loop, None)
+            if opened is not None and loop.is_running() and loop is not running_loop():
+                asyncio.run_coroutine_threadsafe(opened.aclose(), loop)
+
+    async def aclose(self) -> None:
+        opened = self._loops.pop(asyncio.get_running_loop(), None)
+        if opened is not None:
+            await opened.aclose()
+        await asyncio.to_thread(self.close)
+
+    def drop(self) -> list[Any]:
+        inherited = [self._pool, *self._loops.values()]
+        self._pool, self._opening = None, threading.Lock()
+        self._loops = weakref.WeakKeyDictionary()
+        return inherited
+
+
+def _is_empty(pool: ConnectionPool[Any] | AsyncConnectionPool[Any]) -> bool:
+    """Whether no connection is open: the pool counts those that it is about to make."""
+    kind: Any = pool.connection_class
+    made = [reference() for reference in kind.made.valuerefs()]
+    return all(connection is None or connection.closed for connection in made)
+
+
+def _check_names(conninfo: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse options that nobody has, or that nobody heeds where they stand."""
+    if conninfo.startswith(("postgresql://", "postgres://")):
+        check_postgres_url(conninfo)
+        query = conninfo.partition("?")[2]
+        for name in {option.partition("=")[0] for option in query.split("&")}:
+            if name == "serde" or name in Options.names():
+                raise ConfigurationError(
+                    f"{name} is an option of holdfast, not of libpq: give it as an argument, "
+                    f"PostgresSaver(url, {name}=...), or use holdfast.open(url), which reads it "
+                    "from the URL"
+                )
+    names = [option.keyword.decode() for option in pq.Conninfo.get_defaults()]
+    unknown = sorted(arguments.keys() - set(names))
+    if unknown:
+        raise ConfigurationError(
+            f"unknown option {', '.join(map(repr, unknown))}; there are: serde, "
+            f"{', '.join(sorted(Options.names()))}; and libpq's: {', '.join(sorted(names))}"
+        )
+
+
+def _parsed(conninfo: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        known = conninfo_to_dict(conninfo, **arguments)
+    except psycopg.ProgrammingError:
+        return None
+    # What of a password was not escaped ends up beside it.
+    if "@" in str(known.get("host", "")) or not re.fullmatch("[0-9,]*", str(known.get("port", ""))):
+        return None
+    # Otherwise it is the database's, which may not have all characters.
+    return {
+        "client_encoding": "utf8",
+        "connect_timeout": _CONNECT_TIMEOUT,
+        "application_name": "holdfast",
+        **known,
+    }
+
+
+def address(known: Mapping[str, Any]) -> str:
+    """A server's name for messages, from what libpq is given."""
+
+    def of(name: str, variable: str, default: str) -> str:
+        return str(known.get(name) or os.environ.get(variable) or default)
+
+    user = of("user", "PGUSER", "")
+    database = of("dbname", "PGDATABASE", user or "that of the user")
+    host = of("host", "PGHOST", "localhost")
+    return f"{host}:{of('port', 'PGPORT', '5432')}, database {database}"

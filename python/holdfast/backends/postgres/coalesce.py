@@ -1,0 +1,103 @@
+"""Pending writes that come in one event loop tick, or while others are under way, go as one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from holdfast.backends.base import Missing, Write
+from holdfast.errors import StoreFull, StoreTimeout, StoreUnavailable
+
+# Writes and bytes of one statement; the others wait for the next one.
+_LARGEST = 256
+_BYTES = 1 << 20
+
+# Failures of the store, not of a call.
+_OF_ALL = (StoreUnavailable, StoreTimeout, StoreFull)
+
+_Call = tuple[Write, "asyncio.Future[Missing]"]
+
+
+class WriteLines:
+    """The pending writes of one event loop, a line for each thread: those of one thread would
+    wait for each other in the store.
+
+    Each call has its own reply: a failure of one is no failure of its neighbours, and a call that
+    is cancelled takes nothing from them.
+
+    Args:
+        store: Stores the writes of requests to one thread in one round trip.
+    """
+
+    def __init__(self, store: Callable[[Sequence[Write]], Awaitable[Missing]]) -> None:
+        self._store = store
+        self._waiting: dict[str, list[_Call]] = {}
+        self._leaders: dict[str, asyncio.Task[None]] = {}
+
+    async def send(self, request: Write) -> Missing:
+        """The reply to one request."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Missing] = loop.create_future()
+        thread_id = request.thread_id
+        self._waiting.setdefault(thread_id, []).append((request, future))
+        if thread_id not in self._leaders:
+            self._leaders[thread_id] = loop.create_task(self._lead(thread_id))
+        return await future
+
+    async def _lead(self, thread_id: str) -> None:
+        try:
+            while calls := self._take(thread_id):
+                await self._settle(calls)
+        finally:
+            del self._leaders[thread_id]
+            # The loop is ending.
+            for _, future in self._waiting.pop(thread_id, []):
+                future.cancel()
+
+    def _take(self, thread_id: str) -> list[_Call]:
+        waiting = self._waiting.pop(thread_id, [])
+        taken: list[_Call] = []
+        size = 0
+        for at, call in enumerate(waiting):
+            if len(taken) == _LARGEST or size > _BYTES:
+                self._waiting[thread_id] = waiting[at:]
+                break
+            if not call[1].done():  # otherwise cancelled before it was sent
+                taken.append(call)
+                size += sum(len(data) for _, data in call[0].chunks)
+        return taken
+
+    async def _settle(self, calls: Sequence[_Call]) -> None:
+        """Store what calls ask for; each by itself where something is wrong with one of them."""
+        try:
+            missing = await self._store([request for request, _ in calls])
+        except asyncio.CancelledError:
+            for _, future in calls:
+                future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - each waiting caller gets it
+            if len(calls) > 1 and not isinstance(error, _OF_ALL):
+                await self._settle_apart(calls)
+            for _, future in calls:
+                if not future.done():
+                    future.set_exception(_for_another(error))
+            return
+        if missing and len(calls) > 1:
+            await self._settle_apart(calls)
+        for _, future in calls:
+            if not future.done():
+                future.set_result(missing)
+
+    async def _settle_apart(self, calls: Sequence[_Call]) -> None:
+        for call in calls:
+            await self._settle([call])
+
+
+def _for_another(error: Exception) -> Exception:
+    """A copy of an error, so that callers that share it do not share a traceback."""
+    with suppress(TypeError):
+        another = type(error)(*error.args)
+        another.__cause__ = error.__cause__ or error
+        return another
+    return error

@@ -1,0 +1,71 @@
+"""What stands in a column: ids as text that Postgres takes, and arrays as it reads them."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Sequence
+
+from psycopg import postgres
+from psycopg.adapt import Buffer, Dumper
+from psycopg.pq import Format
+
+# Text in Postgres holds neither NUL nor surrogates. Each is written as two characters that sort
+# where it sorts; so are the two characters that begin such a pair.
+_NUL, _LAST = "\x01", "\ud7ff"
+_ODD = re.compile("[\0\x01\ud7ff\ud800-\udfff]")
+_WRITTEN = re.compile("[\x01\ud7ff](.)", re.DOTALL)
+_SURROGATES = 0xD800
+_FIRST = 2
+
+_HEAD = struct.Struct(">iiiii")
+_LENGTH = struct.Struct(">i")
+
+
+def to_column(id: str) -> str:
+    """An id as a column holds it. Order is kept, and ids without NUL, U+0001, U+D7FF and
+    surrogates stay what they are."""
+    if id.isascii() and "\0" not in id and _NUL not in id:
+        return id
+    return _ODD.sub(_write, id)
+
+
+def _write(found: re.Match[str]) -> str:
+    character = found[0]
+    if character in "\0\x01":
+        return _NUL + ("\x01" if character == "\0" else "\x02")
+    if character == _LAST:
+        return _LAST + "\x01"
+    return _LAST + chr(ord(character) - _SURROGATES + _FIRST)
+
+
+def from_column(value: str) -> str:
+    """The id that was given to `to_column`."""
+    if value.isascii() and _NUL not in value:
+        return value
+    return _WRITTEN.sub(_read, value)
+
+
+def _read(found: re.Match[str]) -> str:
+    number = ord(found[1])
+    if found[0][0] == _NUL:
+        return "\0" if number == 1 else _NUL
+    return _LAST if number == 1 else chr(number - _FIRST + _SURROGATES)
+
+
+class ByteArrays(list[bytes]):
+    """A list to be sent as `bytea[]`."""
+
+
+class ByteArraysDumper(Dumper):
+    """Writes `bytea[]` in the binary format of Postgres' array_recv: psycopg's own dumper asks
+    for the dumper of each element."""
+
+    format = Format.BINARY
+    oid = postgres.types["bytea"].array_oid
+
+    def dump(self, obj: Sequence[bytes]) -> Buffer | None:
+        parts = [_HEAD.pack(1, 0, postgres.types["bytea"].oid, len(obj), 1)]
+        for one in obj:
+            parts += (_LENGTH.pack(len(one)), one)
+        return b"".join(parts)

@@ -1,0 +1,129 @@
+"""One round trip over one connection, blocking or awaiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import AsyncRawCursor, RawCursor
+from psycopg.errors import DivisionByZero
+from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.rows import tuple_row
+
+from holdfast.backends.postgres.columns import ByteArrays, ByteArraysDumper
+from holdfast.backends.postgres.errors import Silence
+from holdfast.backends.postgres.statements import REFUSED, Refusable, Statement
+
+psycopg.adapters.register_dumper(ByteArrays, ByteArraysDumper)
+
+
+def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[Any]:
+    """The rows that each statement gives: all of them one transaction, within that of the
+    connection if it is in one."""
+    try:
+        if is_idle(connection):
+            return _run(connection, statements)
+        with connection.transaction():
+            return _run(connection, statements)
+    except DivisionByZero:
+        if isinstance(statements[-1], Refusable):
+            return [REFUSED]
+        raise
+
+
+async def aexchange(
+    connection: psycopg.AsyncConnection[Any], statements: Sequence[Statement]
+) -> list[Any]:
+    """As `exchange`."""
+    try:
+        if is_idle(connection):
+            return await _arun(connection, statements)
+        async with connection.transaction():
+            return await _arun(connection, statements)
+    except DivisionByZero:
+        if isinstance(statements[-1], Refusable):
+            return [REFUSED]
+        raise
+
+
+def is_idle(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Whether what is sent now is a transaction by itself."""
+    status = connection.pgconn.transaction_status
+    return connection.autocommit and status == TransactionStatus.IDLE
+
+
+def _is_pipelined(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Whether its user's pipeline is open, which knows no reply until it is synchronised: the end
+    of one inside of it does that."""
+    return connection.pgconn.pipeline_status != PipelineStatus.OFF
+
+
+def _run(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[Any]:
+    if len(statements) == 1 and not _is_pipelined(connection):
+        cursor = RawCursor(connection, row_factory=tuple_row)
+        cursor.execute(statements[0].sql, statements[0].values, binary=True)
+        return [cursor.fetchall() if cursor.description else []]
+    cursors = []
+    # Until the pipeline ends, its statements are one transaction.
+    with connection.pipeline():
+        for statement in statements:
+            cursor = RawCursor(connection, row_factory=tuple_row)
+            cursor.execute(statement.sql, statement.values, binary=True)
+            cursors.append(cursor)
+    return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+async def _arun(
+    connection: psycopg.AsyncConnection[Any], statements: Sequence[Statement]
+) -> list[Any]:
+    if len(statements) == 1 and not _is_pipelined(connection):
+        cursor = AsyncRawCursor(connection, row_factory=tuple_row)
+        await cursor.execute(statements[0].sql, statements[0].values, binary=True)
+        return [await cursor.fetchall() if cursor.description else []]
+    cursors = []
+    async with connection.pipeline():
+        for statement in statements:
+            cursor = AsyncRawCursor(connection, row_factory=tuple_row)
+            await cursor.execute(statement.sql, statement.values, binary=True)
+            cursors.append(cursor)
+    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+def _limited(replies: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
+    """A generator of psycopg's, which is resumed ten times a second, as long as it may take."""
+    deadline = time.monotonic() + seconds
+    try:
+        wanted = next(replies)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > deadline:
+                raise Silence(f"no reply within {seconds:g} s")
+            wanted = replies.send(ready)
+    except StopIteration as end:
+        return end.value
+    finally:
+        replies.close()
+
+
+class Limited(psycopg.Connection[Any]):
+    """A connection on which no reply takes longer than `reply_timeout` seconds."""
+
+    reply_timeout = 0.0
+
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **how: Any) -> Any:
+        if self.reply_timeout:
+            gen = _limited(gen, self.reply_timeout)
+        return super().wait(gen, *args, **how)
+
+
+class AsyncLimited(psycopg.AsyncConnection[Any]):
+    """As `Limited`."""
+
+    reply_timeout = 0.0
+
+    async def wait(self, gen: Generator[Any, Any, Any], *args: Any, **how: Any) -> Any:
+        if self.reply_timeout:
+            gen = _limited(gen, self.reply_timeout)
+        return await super().wait(gen, *args, **how)

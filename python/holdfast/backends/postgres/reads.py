@@ -1,0 +1,260 @@
+"""Each request that only reads, as statements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from holdfast._core import json, level, references
+from holdfast.backends.base import (
+    Ancestors,
+    Census,
+    ChunkIds,
+    Chunks,
+    GetRecord,
+    Head,
+    Mark,
+    Page,
+    Row,
+    RunThreads,
+    StoredWrite,
+    WritesOf,
+)
+from holdfast.backends.last_records import LastRecords
+from holdfast.backends.postgres.columns import ByteArrays, from_column, to_column
+from holdfast.backends.postgres.statements import Statement, Statements, Trips
+
+Reply = Trips[Any]
+_Entry: TypeAlias = "tuple[int, str, int, bytes]"
+"""Of the log of pending writes: number, task, index, write."""
+_LONGEST_FILTER = 1024
+# Above, the shortest decimals of a float may be another whole number than it is.
+_LARGEST_EXACT = 1 << 53
+
+
+class Reads:
+    """Answers requests.
+
+    Args:
+        statements: On the tables.
+        last: What the caller most probably has.
+    """
+
+    def __init__(self, statements: Statements, last: LastRecords) -> None:
+        self._statements = statements
+        self._last = last
+        filled = statements.filled
+        self._record = filled(
+            "SELECT record FROM {checkpoints} "
+            "WHERE thread_id = $1 AND checkpoint_ns = $2 AND checkpoint_id = $3"
+        )
+        self._runs = filled(
+            "SELECT DISTINCT thread_id FROM {checkpoints} WHERE run_id = ANY ($1::text[]) "
+            "ORDER BY thread_id"
+        )
+        self._these = filled(
+            "SELECT id, data FROM {blobs} "
+            "WHERE thread = (SELECT key FROM {threads} WHERE thread_id = $1) "
+            "AND id = ANY ($2::bytea[])"
+        )
+        self._ids = filled(
+            "SELECT id, substring(data FOR 2) FROM {blobs} "
+            "WHERE thread = (SELECT key FROM {threads} WHERE thread_id = $1) AND id > $2::bytea "
+            "ORDER BY id LIMIT $3"
+        )
+        self.answers: dict[type, Callable[[Any], Reply]] = {
+            Head: self._head,
+            GetRecord: self._get_record,
+            Chunks: self._chunks,
+            WritesOf: self._writes_of,
+            Page: self._page,
+            Ancestors: self._ancestors,
+            RunThreads: self._run_threads,
+            Census: self._census,
+            Mark: self._mark,
+            ChunkIds: self._chunk_ids,
+        }
+
+    def _head(self, request: Head) -> Reply:
+        thread_id, ns = request.thread_id, request.checkpoint_ns
+        known = self._last.known(thread_id, ns, request.lacking)
+        id = None if request.checkpoint_id is None else to_column(request.checkpoint_id)
+        (rows,) = yield [
+            Statement(
+                self._statements.head, (to_column(thread_id), to_column(ns), id, ByteArrays(known))
+            )
+        ]
+        found: tuple[str, bytes] | None = None
+        log: list[_Entry] = []
+        chunks: dict[bytes, bytes] = {}
+        for kind, number, name, idx, id, data in rows:
+            if kind == "record":
+                found = from_column(name), data
+            elif kind == "write":
+                log.append((number, name, idx, data))
+            elif data is not None:
+                chunks[id] = data
+        if found is None:
+            return None
+        if request.checkpoint_id is None:
+            self._last.note(thread_id, ns, found[1])
+        return Row(thread_id, ns, *found, _folded(log), chunks)
+
+    def _get_record(self, request: GetRecord) -> Reply:
+        (rows,) = yield [
+            Statement(
+                self._record,
+                (
+                    to_column(request.thread_id),
+                    to_column(request.checkpoint_ns),
+                    to_column(request.checkpoint_id),
+                ),
+            )
+        ]
+        return rows[0][0] if rows else None
+
+    def _chunks(self, request: Chunks) -> Reply:
+        statement = self._these if request.lacking is None else self._statements.chunks
+        values = (to_column(request.thread_id), ByteArrays(request.ids))
+        (rows,) = yield [Statement(statement, values)]
+        return {id: data for id, data in rows if data is not None}
+
+    def _writes_of(self, request: WritesOf) -> Reply:
+        spaces = [to_column(ns) for ns, _ in request.places]
+        ids = [to_column(id) for _, id in request.places]
+        (rows,) = yield [
+            Statement(self._statements.writes_of, (to_column(request.thread_id), spaces, ids))
+        ]
+        logs: dict[tuple[str, str], list[_Entry]] = {place: [] for place in request.places}
+        for ns, id, *entry in rows:
+            logs[from_column(ns), from_column(id)].append(tuple(entry))
+        return {place: _folded(log) for place, log in logs.items()}
+
+    def _page(self, request: Page) -> Reply:
+        conditions, values = _conditions(request)
+        statement = self._statements.page(conditions, f"${len(values) + 1}")
+        (rows,) = yield [Statement(statement, (*values, request.limit))]
+        logs: dict[tuple[str, str, str], list[_Entry]] = {}
+        records: dict[tuple[str, str, str], bytes] = {}
+        for kind, thread_id, ns, id, number, task_id, idx, data in rows:
+            key = (from_column(id), from_column(thread_id), from_column(ns))
+            if kind == "record":
+                records[key] = data
+            else:
+                logs.setdefault(key, []).append((number, task_id, idx, data))
+        return [
+            Row(thread_id, ns, id, records[key], _folded(logs.get(key, ())))
+            for key in sorted(records, reverse=True)
+            for id, thread_id, ns in [key]
+        ]
+
+    def _ancestors(self, request: Ancestors) -> Reply:
+        id = None if request.checkpoint_id is None else to_column(request.checkpoint_id)
+        thread_id, ns = request.thread_id, request.checkpoint_ns
+        (rows,) = yield [
+            Statement(
+                self._statements.ancestors,
+                (to_column(thread_id), to_column(ns), id, request.limit),
+            )
+        ]
+        line: dict[int, tuple[str, bytes]] = {}
+        logs: dict[int, list[_Entry]] = {}
+        for kind, depth, number, name, idx, data in rows:
+            if kind == "record":
+                line[depth] = from_column(name), data
+            else:
+                logs.setdefault(depth, []).append((number, name, idx, data))
+        return [
+            Row(thread_id, ns, *line[depth], _folded(logs.get(depth, ()))) for depth in sorted(line)
+        ]
+
+    def _run_threads(self, request: RunThreads) -> Reply:
+        runs = [to_column(run_id) for run_id in request.run_ids]
+        (rows,) = yield [Statement(self._runs, (runs,))]
+        return [from_column(thread_id) for (thread_id,) in rows]
+
+    def _census(self, request: Census) -> Reply:
+        (rows,) = yield [Statement(self._statements.census, (to_column(request.thread_id),))]
+        epoch = 0
+        found: list[Row] = []
+        orphans: list[tuple[str, str]] = []
+        for kind, ns, id, number, record in rows:
+            if kind == "thread":
+                epoch = number
+            elif kind == "record":
+                found.append(Row(request.thread_id, from_column(ns), from_column(id), record))
+            else:
+                orphans.append((from_column(ns), from_column(id)))
+        return epoch, found, orphans
+
+    def _mark(self, request: Mark) -> Reply:
+        (rows,) = yield [Statement(self._statements.mark, (to_column(request.thread_id),))]
+        epoch = 0
+        marked: set[tuple[int, bytes]] = set()
+        for number, data in rows:
+            if data is None:
+                epoch = number
+            else:
+                marked.update(references(data)[1])
+        return epoch, marked
+
+    def _chunk_ids(self, request: ChunkIds) -> Reply:
+        values = (to_column(request.thread_id), request.cursor or b"", request.limit)
+        (rows,) = yield [Statement(self._ids, values)]
+        page = [(id, level(start)) for id, start in rows]
+        return page, page[-1][0] if len(page) == request.limit else None
+
+
+def _folded(log: Sequence[_Entry]) -> list[StoredWrite]:
+    """The pending writes that a log leaves: of a regular index the first one, of a special
+    (negative) one the last."""
+    writes: dict[tuple[str, int], bytes] = {}
+    for _, task_id, idx, data in sorted(log):
+        if idx < 0 or (task_id, idx) not in writes:
+            writes[task_id, idx] = data
+    return [StoredWrite(from_column(task_id), idx, data) for (task_id, idx), data in writes.items()]
+
+
+def _conditions(request: Page) -> tuple[str, list[Any]]:
+    """What a page's rows fulfil, and the values that this is said with."""
+    values: list[Any] = []
+
+    def value(one: Any) -> str:
+        values.append(one)
+        return f"${len(values)}"
+
+    conditions = ["true"]
+    for column, id in (
+        ("thread_id", request.thread_id),
+        ("checkpoint_ns", request.checkpoint_ns),
+        ("checkpoint_id", request.checkpoint_id),
+    ):
+        if id is not None:
+            conditions.append(f"{column} = {value(to_column(id))}")
+    if request.before is not None:
+        conditions.append(f"checkpoint_id < {value(to_column(request.before))}")
+    if request.cursor is not None:
+        after = request.cursor
+        place = (after.checkpoint_id, after.thread_id, after.checkpoint_ns)
+        numbers = ", ".join(value(to_column(id)) for id in place)
+        conditions.append(f"(checkpoint_id, thread_id, checkpoint_ns) < ({numbers})")
+    if (contained := json(comparable(request.filter), _LONGEST_FILTER)) not in (None, "{}"):
+        # A checkpoint whose metadata JSON does not hold is looked at by who asked.
+        conditions.append(f"(metadata @> {value(contained)}::jsonb OR metadata IS NULL)")
+    return " AND ".join(conditions), values
+
+
+def comparable(filter: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a filter means the same in JSONB and in Python, where True equals 1."""
+    return {
+        key: value
+        for key, value in filter.items()
+        if type(key) is str
+        and (type(value) is str or (type(value) in (int, float) and _is_exact(value)))
+        and json({key: value}, _LONGEST_FILTER) is not None
+    }
+
+
+def _is_exact(value: float) -> bool:
+    """Whether a number equals the same numbers in JSONB, which has decimals and no booleans."""
+    return value not in (0, 1) and abs(value) <= _LARGEST_EXACT

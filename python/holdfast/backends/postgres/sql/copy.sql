@@ -1,0 +1,35 @@
+-- Copies all of a thread, as it is at one moment, to another.
+-- $1 source, $2 target, $3 operation, $4 epoch of a new thread
+WITH source AS (
+    SELECT key FROM {threads} WHERE thread_id = $1
+), target AS (
+    INSERT INTO {threads} AS t (thread_id, epoch, operations)
+    SELECT $2, $4::bigint, $3::bytea FROM source
+    ON CONFLICT (thread_id) DO UPDATE SET epoch = t.epoch + 1, updated_at = now(),
+        {remember:$3::bytea}
+    WHERE position($3::bytea IN t.operations || t.operations_before) = 0
+    RETURNING key
+), blobs AS (
+    INSERT INTO {blobs} (thread, id, data)
+    SELECT target.key, id, data FROM target, source, {blobs} AS b WHERE b.thread = source.key
+    ON CONFLICT DO NOTHING
+), writes AS (
+    -- What the target has already is not written behind what came to it since.
+    INSERT INTO {writes} (thread, checkpoint_ns, checkpoint_id, task_id, idx, operation, data)
+    SELECT target.key, checkpoint_ns, checkpoint_id, task_id, idx, operation, data
+    FROM target, source, {writes} AS w
+    WHERE w.thread = source.key AND NOT EXISTS (
+        SELECT FROM {writes} AS h
+        WHERE h.thread = target.key AND h.checkpoint_id = w.checkpoint_id
+            AND h.checkpoint_ns = w.checkpoint_ns AND h.task_id = w.task_id AND h.idx = w.idx
+            AND h.data = w.data)
+    ORDER BY number
+)
+INSERT INTO {checkpoints} (thread_id, checkpoint_ns, checkpoint_id, parent_id, record, operations,
+    run_id, state, next_node, metadata)
+SELECT $2, checkpoint_ns, checkpoint_id, parent_id, record, c.operations, run_id, state, next_node,
+    metadata
+FROM target, {checkpoints} AS c WHERE c.thread_id = $1
+ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id) DO UPDATE SET
+    parent_id = excluded.parent_id, record = excluded.record, run_id = excluded.run_id,
+    state = excluded.state, next_node = excluded.next_node, metadata = excluded.metadata

@@ -1,0 +1,41 @@
+-- Removes checkpoints with their writes from a thread, which is locked, and replaces records that
+-- are as they were read. Does nothing where the epoch has moved. The thread remembers the operation,
+-- and those by which the checkpoints came shortly before, so that none of them is done again.
+-- Replies whether the operation was done, now or before.
+-- $1 thread, $2 epoch or null, $3 operation, $4 and $5 namespaces and checkpoints to remove,
+-- $6 and $7 those to replace, $8 and $9 their old and new records
+WITH before AS (
+    SELECT key, position($3::bytea IN operations || operations_before) > 0 AS is_done
+    FROM {threads} WHERE thread_id = $1
+), doomed AS (
+    SELECT * FROM unnest($4::text[], $5::text[]) AS d (checkpoint_ns, checkpoint_id)
+), recent AS (
+    SELECT string_agg(c.operations, '') AS operations
+    FROM doomed AS d, LATERAL (
+        SELECT operations FROM {checkpoints}
+        WHERE thread_id = $1 AND {checkpoints}.checkpoint_ns = d.checkpoint_ns
+            AND {checkpoints}.checkpoint_id = d.checkpoint_id
+            AND created_at > now() - interval '{keep} seconds' OFFSET 0
+    ) AS c
+), thread AS (
+    UPDATE {threads} AS t SET epoch = epoch + 1, updated_at = now(),
+        {remember:$3::bytea || coalesce((SELECT operations FROM recent), '')}
+    WHERE thread_id = $1 AND epoch = coalesce($2::bigint, epoch)
+        AND NOT (SELECT is_done FROM before)
+    RETURNING key
+), checkpoints AS (
+    DELETE FROM {checkpoints} AS c USING thread, doomed AS d
+    WHERE c.thread_id = $1 AND c.checkpoint_ns = d.checkpoint_ns
+        AND c.checkpoint_id = d.checkpoint_id
+), writes AS (
+    DELETE FROM {writes} AS w USING thread, doomed AS d
+    WHERE w.thread = key AND w.checkpoint_ns = d.checkpoint_ns
+        AND w.checkpoint_id = d.checkpoint_id
+), replaced AS (
+    UPDATE {checkpoints} AS c SET record = r.new, parent_id = NULL
+    FROM thread, unnest($6::text[], $7::text[], $8::bytea[], $9::bytea[])
+        AS r (checkpoint_ns, checkpoint_id, old, new)
+    WHERE c.thread_id = $1 AND c.checkpoint_ns = r.checkpoint_ns
+        AND c.checkpoint_id = r.checkpoint_id AND c.record = r.old
+)
+SELECT is_done OR EXISTS (SELECT FROM thread) FROM before
