@@ -91,7 +91,7 @@ async def test_who_has_no_patience_minds_only_what_a_server_says(url: str, mode:
             )
             for one in threads:
                 assert (await calls.must_get(one)).checkpoint == made
-    assert calls.saver.stats()["retries"]
+    assert calls.saver.stats()["retries"] == 0
     await calls.close()
 
 
@@ -133,33 +133,46 @@ async def test_a_server_that_is_restarted(
         await Calls(one, mode).close()
 
 
-@pytest.mark.parametrize(
-    ("what", "error"), [("paused", holdfast.StoreTimeout), ("killed", holdfast.StoreUnavailable)]
-)
+@pytest.mark.parametrize("what", ["paused", "killed"])
 async def test_a_server_that_stays_away_ends_the_run_which_goes_on_later(
     server: PostgresServer,
     url: str,
     undisturbed: list[Any],
     mode: str,
     what: str,
-    error: type[Exception],
 ) -> None:
-    away, back = {
-        "paused": (server.pause, server.resume),
-        "killed": (server.kill, server.start),
-    }[what]
-    once = Once(away)
-    saver = holdfast.open(url, retry_budget=0.2, reply_timeout=0.4)
+    pids: list[int] = []
+
+    def go_away() -> None:
+        pids.extend(
+            pid for (pid,) in conn.execute(f"SELECT pid FROM pg_stat_activity WHERE {OURS}")
+        )
+        {"paused": server.pause, "killed": server.kill}[what]()
+
+    once = Once(go_away)
+    options: Any = {"reply_timeout": 0.4, "connect_timeout": 2, "pool_size": 1}
+    saver = holdfast.open(url, retry_budget=0.2, **options)
     runs = Runs(walk(saver, once), mode)
-    try:
-        with pytest.raises(error):
-            await runs.invoke(BEGIN, config("t"), durability="sync")
-    finally:
-        await asyncio.to_thread(back)
+    with eye(url) as conn:
+        try:
+            # Who finds the one connection silent, and who finds none: the first of them is raised.
+            with pytest.raises((holdfast.StoreTimeout, holdfast.StoreUnavailable)):
+                await runs.invoke(BEGIN, config("t"), durability="sync")
+        finally:
+            await asyncio.to_thread({"paused": server.resume, "killed": server.start}[what])
+        assert pids
+        with eye(url) as conn_again:
+            # What was asked last may be done now, when nobody waits for the reply any more.
+            alive = "SELECT FROM pg_stat_activity WHERE pid = ANY (%s)"
+            while conn_again.execute(alive, [pids]).rowcount:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
     last = await runs.state(config("t"))
     assert last.values["turn"] in (TURNS // 2, TURNS // 2 + 1)
     await runs.invoke(None, config("t"))
-    assert await story(runs, "t") == undisturbed
+    # Of the step before, the pending writes may be lost that were under way beside the checkpoint
+    # that followed from them: nobody needs them any more.
+    told = await story(runs, "t")
+    assert [one[:3] for one in told] == [one[:3] for one in undisturbed]
     with eye(url) as conn:
         assert audit(conn, url).keys() == {"t"}
     await Calls(saver, mode).close()

@@ -76,6 +76,17 @@ class Clients(ABC):
         """In a forked child: forget all connections; what must not be collected there."""
 
 
+def is_alive(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Whether a connection that was idle is still there, as far as is seen without a round trip."""
+    try:
+        # What the server said before, and then that it has hung up.
+        for _ in range(2):
+            connection.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return False
+    return connection.pgconn.status == pq.ConnStatus.OK
+
+
 def can_await(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether psycopg can be asynchronous on a loop: not on that which Windows has by default."""
     proactor = getattr(asyncio, "ProactorEventLoop", None)
@@ -209,7 +220,10 @@ class FromUrl(Clients):
             with self._opening:
                 pool = self._pool
                 if pool is None:
-                    pool = ConnectionPool(connection_class=self._pooled, **self._pool_settings())
+                    pool = ConnectionPool(
+                        connection_class=self._pooled,
+                        **self._pool_settings(),
+                    )
                     pool.open()
                     self._pool = pool
         return pool
@@ -218,6 +232,11 @@ class FromUrl(Clients):
         pool = self._opened()
         try:
             connection = pool.getconn()
+            for _ in range(self.size):
+                if is_alive(connection):
+                    break
+                pool.putconn(connection)
+                connection = pool.getconn()
         except PoolClosed:  # meanwhile, by `close`: a call that comes later opens another
             return self.send(statements)
         except PoolTimeout:
@@ -240,11 +259,19 @@ class FromUrl(Clients):
         opened = self._loops.get(loop)
         if opened is None:
             self._reap()
-            pool = AsyncConnectionPool(connection_class=self._async_pooled, **self._pool_settings())
+            pool = AsyncConnectionPool(
+                connection_class=self._async_pooled,
+                **self._pool_settings(),
+            )
             opened = self._loops[loop] = _LoopPool(pool)
             await opened.open()
         try:
             connection = await opened.getconn()
+            for _ in range(self.size):
+                if is_alive(connection):
+                    break
+                await opened.pool.putconn(connection)
+                connection = await opened.getconn()
         except PoolClosed:
             return await self.asend(statements)
         except PoolTimeout:
