@@ -15,7 +15,8 @@ WITH before AS (
         SELECT operations FROM {checkpoints}
         WHERE thread_id = $1 AND {checkpoints}.checkpoint_ns = d.checkpoint_ns
             AND {checkpoints}.checkpoint_id = d.checkpoint_id
-            AND created_at > now() - interval '{keep} seconds' OFFSET 0
+            -- Of one that was put again, created_at says when that was first.
+            AND (created_at > now() - interval '{keep} seconds' OR length(operations) > 8) OFFSET 0
     ) AS c
 ), thread AS (
     UPDATE {threads} AS t SET epoch = epoch + 1, updated_at = now(),
