@@ -208,7 +208,7 @@ def of(number: int) -> Any:
 
 
 def opened(trouble: Trouble, mode: str, budget: float) -> Calls:
-    url = f"{trouble.server.url}?socket_timeout=0.1"
+    url = f"{trouble.server.url}?socket_timeout=0.3"
     return Calls(holdfast.open(url, retry_budget=budget), mode)
 
 
@@ -268,7 +268,7 @@ async def test_an_outage_is_waited_for(outage: Outage, mode: str) -> None:
 async def test_an_outage_beyond_the_budget_is_an_error(outage: Outage, mode: str) -> None:
     """Also for a saver that was never used before. Later both work."""
     async with troubled(outage, mode) as trouble:
-        warm, cold = (opened(trouble, mode, 0.15) for _ in range(2))
+        warm, cold = (opened(trouble, mode, 0.5) for _ in range(2))
         await warm.setup()
         await asyncio.to_thread(outage.begin, trouble)
         for calls in (warm, cold):
