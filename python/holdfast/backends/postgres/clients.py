@@ -8,17 +8,18 @@ import re
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from holdfast.backends.loops import running_loop
 from holdfast.backends.postgres.errors import connecting
 from holdfast.backends.postgres.exchange import AsyncLimited, Limited, aexchange, exchange
+from holdfast.backends.postgres.loop_connections import LoopConnections, is_alive
 from holdfast.backends.postgres.statements import Statement
 from holdfast.errors import ConfigurationError
 from holdfast.options import Options
@@ -28,12 +29,6 @@ from holdfast.urls import check_postgres_url, unreadable_postgres
 _CONNECT_TIMEOUT = 10
 # Seconds that a request waits for a connection of the pool before it is asked why.
 _PATIENCE = 0.5
-# What pools say of themselves, under the names of `Saver.stats`.
-_FIGURES = {
-    "pool_size": "pool_size",
-    "pool_available": "pool_idle",
-    "requests_waiting": "pool_waiting",
-}
 
 
 class Clients(ABC):
@@ -76,17 +71,6 @@ class Clients(ABC):
         """In a forked child: forget all connections; what must not be collected there."""
 
 
-def is_alive(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
-    """Whether a connection that was idle is still there, as far as is seen without a round trip."""
-    try:
-        # What the server said before, and then that it has hung up.
-        for _ in range(2):
-            connection.pgconn.consume_input()
-    except psycopg.OperationalError:
-        return False
-    return connection.pgconn.status == pq.ConnStatus.OK
-
-
 def can_await(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether psycopg can be asynchronous on a loop: not on that which Windows has by default."""
     proactor = getattr(asyncio, "ProactorEventLoop", None)
@@ -103,59 +87,6 @@ class Pooled(Limited):
         connection = super().connect(*args, **how)
         cls.made[id(connection)] = connection
         return connection
-
-
-class AsyncPooled(AsyncLimited):
-    """As `Pooled`."""
-
-    made: ClassVar[weakref.WeakValueDictionary[int, AsyncPooled]]
-
-    @classmethod
-    async def connect(cls, *args: Any, **how: Any) -> Any:
-        try:
-            connection = await super().connect(*args, **how)
-        except asyncio.CancelledError:
-            # The pool's worker goes on after that, and asyncio.run would wait for it for ever.
-            if (task := asyncio.current_task()) is not None:
-                asyncio.get_running_loop().call_soon(task.cancel)
-            raise
-        cls.made[id(connection)] = connection
-        return connection
-
-
-class _LoopPool:
-    """The pool of one event loop: closed with the loop, or before."""
-
-    def __init__(self, pool: AsyncConnectionPool[AsyncLimited]) -> None:
-        self.pool = pool
-        self._life = self._until_closed()
-        self._seen: weakref.WeakSet[AsyncLimited] = weakref.WeakSet()
-
-    async def open(self) -> None:
-        await self.pool.open()
-        # asyncio closes the generators of a loop before the loop itself.
-        await anext(self._life)
-
-    async def getconn(self) -> AsyncLimited:
-        connection = await self.pool.getconn()
-        self._seen.add(connection)
-        return connection
-
-    async def _until_closed(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            try:
-                await self.pool.close()
-            except asyncio.CancelledError:
-                # asyncio cancels the tasks of a loop before that, the pool's own among them: it
-                # then ends before it has closed anything.
-                for connection in list(self._seen):
-                    await connection.close()
-                raise
-
-    async def aclose(self) -> None:
-        await self._life.aclose()
 
 
 class FromUrl(Clients):
@@ -187,15 +118,10 @@ class FromUrl(Clients):
         )
         made: Any = weakref.WeakValueDictionary
         self._pooled = type("Connection", (Pooled,), {"reply_timeout": timeout, "made": made()})
-        self._async_pooled = type(
-            "AsyncConnection", (AsyncPooled,), {"reply_timeout": timeout, "made": made()}
-        )
         self._settings = {"autocommit": True, "prepare_threshold": threshold}
         self._opening = threading.Lock()
         self._pool: ConnectionPool[Limited] | None = None
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPool] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._loops: dict[asyncio.AbstractEventLoop, LoopConnections] = {}
 
     @property
     def where(self) -> str:
@@ -259,45 +185,34 @@ class FromUrl(Clients):
         opened = self._loops.get(loop)
         if opened is None:
             self._reap()
-            pool = AsyncConnectionPool(
-                connection_class=self._async_pooled,
-                **self._pool_settings(),
-            )
-            opened = self._loops[loop] = _LoopPool(pool)
-            await opened.open()
-        try:
-            connection = await opened.getconn()
-            for _ in range(self.size):
-                if is_alive(connection):
-                    break
-                await opened.pool.putconn(connection)
-                connection = await opened.getconn()
-        except PoolClosed:
-            return await self.asend(statements)
-        except PoolTimeout:
-            if not _is_empty(opened.pool):
-                raise
-            with connecting():
-                connection = await self._async_connection.connect(self._conninfo, **self._settings)
-            async with connection:
-                return await aexchange(connection, statements)
+            opened = self._loops[loop] = LoopConnections(self._connected, self.size, _PATIENCE)
+            await opened.begin()
+        connection = await opened.take()
         try:
             return await aexchange(connection, statements)
         finally:
-            await opened.pool.putconn(connection)
+            opened.give(connection)
+
+    async def _connected(self) -> AsyncLimited:
+        made: AsyncLimited = await self._async_connection.connect(self._conninfo, **self._settings)
+        return made
 
     def stats(self) -> Mapping[str, int]:
-        pools = [self._pool, *(opened.pool for opened in list(self._loops.values()))]
-        found = [pool.get_stats() for pool in pools if pool is not None and not pool.closed]
+        pool = self._pool
+        figures = {} if pool is None or pool.closed else pool.get_stats()
+        loops = [opened for opened in list(self._loops.values()) if not opened.is_closed]
         return {
-            name: sum(figures.get(theirs, 0) for figures in found)
-            for theirs, name in _FIGURES.items()
+            "pool_size": figures.get("pool_size", 0) + sum(one.size for one in loops),
+            "pool_idle": figures.get("pool_available", 0) + sum(one.idle for one in loops),
+            "pool_waiting": figures.get("requests_waiting", 0) + sum(one.waiting for one in loops),
         }
 
     def _reap(self) -> None:
-        """Forget the pools of loops that were closed without a word."""
-        for loop in [loop for loop in self._loops if loop.is_closed()]:
-            self._loops.pop(loop, None)
+        """Close what was opened on loops that were closed without a word."""
+        for loop in list(self._loops):
+            opened = self._loops.pop(loop, None) if loop.is_closed() else None
+            if opened is not None:
+                opened.abandon()
 
     def close(self) -> None:
         self._end(waits=running_loop() is None)
@@ -318,8 +233,12 @@ class FromUrl(Clients):
                 threading.Thread(target=pool.close).start()
         for loop in list(self._loops):
             opened = self._loops.pop(loop, None)
-            if opened is not None and loop.is_running() and loop is not running_loop():
+            if opened is None:
+                continue
+            if loop.is_running() and loop is not running_loop():
                 asyncio.run_coroutine_threadsafe(opened.aclose(), loop)
+            else:
+                opened.close()
 
     async def aclose(self) -> None:
         opened = self._loops.pop(asyncio.get_running_loop(), None)
@@ -330,11 +249,11 @@ class FromUrl(Clients):
     def drop(self) -> list[Any]:
         inherited = [self._pool, *self._loops.values()]
         self._pool, self._opening = None, threading.Lock()
-        self._loops = weakref.WeakKeyDictionary()
+        self._loops = {}
         return inherited
 
 
-def _is_empty(pool: ConnectionPool[Any] | AsyncConnectionPool[Any]) -> bool:
+def _is_empty(pool: ConnectionPool[Any]) -> bool:
     """Whether no connection is open: the pool counts those that it is about to make."""
     kind: Any = pool.connection_class
     made = [reference() for reference in kind.made.valuerefs()]

@@ -1,0 +1,163 @@
+"""The connections of one event loop.
+
+psycopg's asynchronous pool works with tasks in the background: a loop that is closed without a word
+leaves them, and their connections, behind. Here nothing is under way but what callers wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg_pool import PoolTimeout
+
+from holdfast.backends.postgres.errors import connecting
+from holdfast.backends.postgres.exchange import AsyncLimited
+
+
+def is_alive(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Whether a connection that was idle is still there, as far as is seen without a round trip."""
+    try:
+        # What the server said before, and then that it has hung up.
+        for _ in range(2):
+            connection.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return False
+    return connection.pgconn.status == pq.ConnStatus.OK
+
+
+class LoopConnections:
+    """Connections that are made as they are needed, and closed with their loop, or before.
+
+    Args:
+        connect: Makes a connection on the running loop.
+        size: How many there are at most.
+        patience: Seconds that a caller waits for one.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Awaitable[AsyncLimited]], size: int, patience: float
+    ) -> None:
+        self._connect = connect
+        self._size = size
+        self._patience = patience
+        self._open: set[AsyncLimited] = set()
+        self._coming = 0
+        self._idle: list[AsyncLimited] = []
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.is_closed = False
+        self._life = self._until_closed()
+
+    async def begin(self) -> None:
+        """Have the running loop close the connections when it ends."""
+        # asyncio closes the generators of a loop before the loop itself.
+        await anext(self._life)
+
+    async def _until_closed(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self.close()
+
+    async def aclose(self) -> None:
+        await self._life.aclose()
+
+    @property
+    def size(self) -> int:
+        """Connections that are open."""
+        return len(self._open)
+
+    @property
+    def idle(self) -> int:
+        """Connections that nobody uses."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """Callers that wait for a connection."""
+        return len(self._waiting)
+
+    async def take(self) -> AsyncLimited:
+        """A connection for the caller alone.
+
+        Raises:
+            PoolTimeout: All were in use for too long.
+            Unreached: One could not be made.
+        """
+        while True:
+            while self._idle:
+                connection = self._idle.pop()
+                if is_alive(connection):
+                    return connection
+                self._drop(connection)
+            if self.is_closed or len(self._open) + self._coming < self._size:
+                return await self._made()
+            await self._turn()
+
+    async def _made(self) -> AsyncLimited:
+        self._coming += 1
+        try:
+            with connecting():
+                connection = await self._connect()
+        except BaseException:
+            self._wake()
+            raise
+        finally:
+            self._coming -= 1
+        self._open.add(connection)
+        return connection
+
+    async def _turn(self) -> None:
+        """Wait until a connection may be free."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await asyncio.wait_for(turn, self._patience)
+        except asyncio.TimeoutError:
+            raise PoolTimeout(f"no connection was free for {self._patience:g} s") from None
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._wake()  # the turn is another's
+            raise
+        finally:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+
+    def give(self, connection: AsyncLimited) -> None:
+        """Give back a connection that was taken. What is under way on it, it does not survive."""
+        is_whole = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        if is_whole and not self.is_closed:
+            self._idle.append(connection)
+        else:
+            self._drop(connection)
+        self._wake()
+
+    def _drop(self, connection: AsyncLimited) -> None:
+        self._open.discard(connection)
+        connection.pgconn.finish()
+
+    def _wake(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    def close(self) -> None:
+        """Close the connections that nobody uses; the others when they are given back. Whoever
+        comes later, in the last moments of the loop, has one for a single call."""
+        self.is_closed = True
+        for connection in self._idle:
+            self._drop(connection)
+        self._idle.clear()
+
+    def abandon(self) -> None:
+        """Close all connections of a loop that was closed before them."""
+        self.is_closed = True
+        for connection in list(self._open):
+            self._drop(connection)
+        self._idle.clear()
