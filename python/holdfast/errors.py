@@ -66,6 +66,17 @@ def reading(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> It
         raise HoldfastError(f"{place}: {error}") from error
 
 
+def for_another(error: Exception) -> Exception:
+    """A copy of an error, so that callers that share it do not share a traceback. Where its class
+    cannot be called with its arguments, the error itself."""
+    try:
+        another = type(error)(*error.args)
+    except TypeError:
+        return error
+    another.__cause__ = error.__cause__ or error
+    return another
+
+
 def corrupted(
     thread_id: str, checkpoint_ns: str, checkpoint_id: str | None, what: str
 ) -> CheckpointCorrupted:

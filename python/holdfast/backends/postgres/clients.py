@@ -127,28 +127,23 @@ class FromUrl(Clients):
     def where(self) -> str:
         return self._where
 
-    def _pool_settings(self) -> dict[str, Any]:
-        # Connections are made as they are needed. A failure to connect is not kept trying at: who
-        # asks next tries again.
-        return {
-            "conninfo": self._conninfo,
-            "kwargs": self._settings,
-            "min_size": 0,
-            "max_size": self.size,
-            "timeout": _PATIENCE,
-            "reconnect_timeout": 0,
-            "open": False,
-        }
-
     def _opened(self) -> ConnectionPool[Limited]:
         pool = self._pool
         if pool is None:
             with self._opening:
                 pool = self._pool
                 if pool is None:
+                    # Connections are made as they are needed. A failure to connect is not kept
+                    # trying at: who asks next tries again.
                     pool = ConnectionPool(
+                        self._conninfo,
                         connection_class=self._pooled,
-                        **self._pool_settings(),
+                        kwargs=self._settings,
+                        min_size=0,
+                        max_size=self.size,
+                        timeout=_PATIENCE,
+                        reconnect_timeout=0,
+                        open=False,
                     )
                     pool.open()
                     self._pool = pool

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 
 from holdfast.backends.base import Missing, Write
-from holdfast.errors import StoreFull, StoreTimeout, StoreUnavailable
+from holdfast.errors import StoreFull, StoreTimeout, StoreUnavailable, for_another
 
 # Writes and bytes of one statement; the others wait for the next one.
 _LARGEST = 256
@@ -81,7 +80,7 @@ class WriteLines:
                 await self._settle_apart(calls)
             for _, future in calls:
                 if not future.done():
-                    future.set_exception(_for_another(error))
+                    future.set_exception(for_another(error))
             return
         if missing and len(calls) > 1:
             await self._settle_apart(calls)
@@ -92,12 +91,3 @@ class WriteLines:
     async def _settle_apart(self, calls: Sequence[_Call]) -> None:
         for call in calls:
             await self._settle([call])
-
-
-def _for_another(error: Exception) -> Exception:
-    """A copy of an error, so that callers that share it do not share a traceback."""
-    with suppress(TypeError):
-        another = type(error)(*error.args)
-        another.__cause__ = error.__cause__ or error
-        return another
-    return error

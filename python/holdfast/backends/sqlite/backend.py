@@ -21,7 +21,7 @@ from holdfast.backends.sqlite.connections import Source, inherited
 from holdfast.backends.sqlite.errors import translate
 from holdfast.backends.sqlite.reads import Reads
 from holdfast.backends.sqlite.tables import LAYOUT, Tables
-from holdfast.errors import FormatTooNew, StoreUnavailable
+from holdfast.errors import FormatTooNew, StoreUnavailable, for_another
 from holdfast.options import Options
 
 _READERS = 4
@@ -234,7 +234,7 @@ class SqliteBackend(Backend):
                 self._transact(jobs)
         except Exception as error:  # noqa: BLE001 - each waiting caller gets it
             for job in jobs:
-                job.error = job.error or _for_another(error)
+                job.error = job.error or for_another(error)
         except BaseException:
             for job in jobs:
                 job.error = job.error or _interrupted()
@@ -354,10 +354,3 @@ class SqliteBackend(Backend):
                 connection.execute("RELEASE holdfast")
             elif connection.in_transaction:
                 connection.execute("ROLLBACK")
-
-
-def _for_another(error: Exception) -> Exception:
-    """A copy of an error, so that callers that share it do not share a traceback."""
-    another = type(error)(*error.args)
-    another.__cause__ = error.__cause__ or error
-    return another
