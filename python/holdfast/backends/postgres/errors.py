@@ -165,6 +165,10 @@ _BY_STATE: dict[str, Kind] = {
         passes=False,
     ),
 }
+# PgBouncer has this code for much that passes; Postgres says it of a prepared statement of another
+# client that has the name of ours.
+_PROTOCOL_VIOLATION = "08P01"
+_ELSEWHERE = re.compile("bind message (supplies|has) ")
 # libpq gives no code for what goes wrong while it connects: the first that is found counts.
 _BY_TEXT: tuple[tuple[re.Pattern[str], Kind], ...] = tuple(
     (re.compile(text), kind)
@@ -202,6 +206,8 @@ def kind_of(error: Exception) -> Kind:
         if isinstance(error, kind_of_error):
             return kind
     state = getattr(error, "sqlstate", None)
+    if state == _PROTOCOL_VIOLATION and _ELSEWHERE.search(str(error)):
+        return _BETWEEN
     if state:
         fitting = (_BY_STATE.get(state[:length]) for length in range(len(state), 1, -1))
         return next((kind for kind in fitting if kind is not None), _OTHER)
