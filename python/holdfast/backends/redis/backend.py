@@ -1,17 +1,14 @@
-"""Requests as round trips to Redis, tried again while there is hope."""
+"""Requests as round trips to Redis."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 import warnings
-from collections.abc import Generator, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from redis.exceptions import RedisError
 
-from holdfast.backends.attempts import Attempts
-from holdfast.backends.base import Backend, Check, Request
+from holdfast.backends.base import Check, Request
 from holdfast.backends.last_records import LastRecords
 from holdfast.backends.redis.changes import Changes
 from holdfast.backends.redis.check import check, eviction_warning, section
@@ -26,40 +23,17 @@ from holdfast.backends.redis.errors import (
 from holdfast.backends.redis.names import LAYOUT, Names
 from holdfast.backends.redis.reads import Reads
 from holdfast.backends.redis.scripts import Command, Tolerant, Trips, with_source
+from holdfast.backends.remote import IO, RemoteBackend
 from holdfast.drive import adrive, drive
 from holdfast.errors import ConfigurationError, StoreWarning
 from holdfast.options import Options
-
-T = TypeVar("T")
-
-# Seconds for which an operation is remembered beyond those in which it may be repeated.
-_SLACK = 3
-
-_inherited: list[Any] = []
-"""Connections of a parent process: to collect them here would end them there."""
-
 
 # Neither a connection that was dropped while it was idle nor a script that was never sent says
 # anything about the server.
 _FREE = {"lost": 1, "unknown script": 1}
 
 
-def _name_of(failure: Exception) -> str:
-    """Its name among the free ones."""
-    if is_unknown_script(failure):
-        return "unknown script"
-    return "lost" if is_lost(failure) else ""
-
-
-class Pause(float):
-    """Seconds to wait before the next attempt."""
-
-
-IO: TypeAlias = Generator["Sequence[Command] | Pause", Any, T]
-"""What is left to do for a side: send commands, or wait."""
-
-
-class RedisBackend(Backend):
+class RedisBackend(RemoteBackend):
     """Keeps threads in the keys below one prefix.
 
     Args:
@@ -67,19 +41,19 @@ class RedisBackend(Backend):
         options: `prefix` and `retry_budget` are heeded here.
     """
 
+    _errors = (RedisError, OSError, UnicodeError)  # the last: a host's name
+    _free = _FREE
+
     def __init__(self, clients: Clients, options: Options) -> None:
-        self._clients = clients
-        self._options = options
+        super().__init__(clients, options)
         self._names = Names(options.prefix)
-        keep = int(options.retry_budget) + _SLACK
         last = LastRecords()
         self._answers = {
             **Reads(self._names, last).answers,
-            **Changes(self._names, last, keep).answers,
+            **Changes(self._names, last, self._keep).answers,
         }
         self._answers[Check] = lambda _: check(self._names)
         self._is_set_up = False
-        self._retries = 0
 
     def setup(self) -> None:
         drive(self._made(self._setup(), None), self._io)
@@ -93,82 +67,26 @@ class RedisBackend(Backend):
     async def aexecute(self, request: Request) -> Any:
         return await adrive(self._answer(request), self._aio)
 
-    def stats(self) -> Mapping[str, int]:
-        return {"retries": self._retries}
-
-    def close(self) -> None:
-        self._clients.close()
-
-    async def aclose(self) -> None:
-        await self._clients.aclose()
-
-    def abandon(self) -> None:
-        self._clients.close()
-
-    def after_fork(self) -> None:
-        _inherited.append(self._clients.drop())
-
-    # --- the only two calls that differ ---
-
-    def _io(self, wanted: Sequence[Command] | Pause) -> Any:
-        if isinstance(wanted, Pause):
-            return time.sleep(wanted)
-        return self._clients.send(wanted)
-
-    async def _aio(self, wanted: Sequence[Command] | Pause) -> Any:
-        if isinstance(wanted, Pause):
-            return await asyncio.sleep(wanted)
-        return await self._clients.asend(wanted)
-
-    # --- what both share ---
-
     def _answer(self, request: Request) -> IO[Any]:
         if not self._is_set_up:
             yield from self._made(self._setup(), request)
         return (yield from self._made(self._answers[type(request)](request), request))
 
-    def _made(self, trips: Trips[T], request: Request | None) -> IO[T]:
-        """Make round trips, each tried again while its failure may pass."""
-        try:
-            commands = next(trips)
-            while True:
-                replies = yield from self._attempted(commands, request)
-                commands = trips.send(replies)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+    def _judged(self, failure: Exception) -> tuple[bool, str]:
+        lost = "lost" if is_lost(failure) else ""
+        return kind_of(failure).passes, "unknown script" if is_unknown_script(failure) else lost
 
-    def _attempted(self, commands: Sequence[Command], request: Request | None) -> IO[list[Any]]:
-        attempts = None
-        begun = time.monotonic()
-        while True:
-            try:
-                replies: list[Any] = yield commands
-            except (RedisError, OSError, UnicodeError) as error:  # the last: a host's name
-                failure: Exception = error
-            else:
-                found = failure_among(replies, tolerant=isinstance(commands, Tolerant))
-                if found is None:
-                    return replies
-                failure = found
-            if attempts is None:
-                attempts = Attempts(self._options.retry_budget, begun, _FREE)
-            pause = attempts.pause(kind_of(failure).passes, _name_of(failure))
-            if pause is None:
-                where = self._describe(request)
-                raise raised(failure, where, attempts.count, attempts.seconds) from failure
-            self._retries += 1
-            if is_unknown_script(failure):
-                with_sources = [with_source(command) for command in commands]
-                is_tolerant = isinstance(commands, Tolerant)
-                commands = Tolerant(with_sources) if is_tolerant else with_sources
-            yield Pause(pause)
+    def _raised(self, failure: Exception, where: str, attempts: int, seconds: float) -> Exception:
+        return raised(failure, where, attempts, seconds)
 
-    def _describe(self, request: Request | None) -> str:
-        # A copy fails on the thread that it would change.
-        thread_id = getattr(request, "thread_id", getattr(request, "target_thread_id", None))
-        where = self._clients.where
-        return where if thread_id is None else f"{where}, thread {thread_id!r}"
+    def _failure_among(self, replies: Sequence[Any], sent: Sequence[Command]) -> Exception | None:
+        return failure_among(replies, tolerant=isinstance(sent, Tolerant))
+
+    def _again(self, sent: Sequence[Command], failure: Exception) -> Sequence[Command]:
+        if not is_unknown_script(failure):
+            return sent
+        with_sources = [with_source(command) for command in sent]
+        return Tolerant(with_sources) if isinstance(sent, Tolerant) else with_sources
 
     def _setup(self) -> Trips[None]:
         """See that the keys below the prefix are ours, and that the server keeps them.

@@ -94,6 +94,10 @@ class Clients(ABC):
     def close(self) -> None:
         """Close what was opened here."""
 
+    def abandon(self) -> None:
+        """As `close`, when nobody uses it any more."""
+        self.close()
+
     @abstractmethod
     async def aclose(self) -> None:
         """As `close`; what belongs to the running loop is closed on return."""
