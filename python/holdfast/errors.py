@@ -33,10 +33,15 @@ class CheckpointCorrupted(HoldfastError):
 
 
 class ThreadDeleted(HoldfastError):
-    """A run's late write to a thread that was deleted meanwhile.
+    """A late write of a run to a thread that was deleted meanwhile. Nothing was stored."""
 
-    No store raises it yet: such a write starts the thread anew.
-    """
+
+class LeaseLost(HoldfastError):
+    """Another is the thread's writer. Nothing was stored."""
+
+
+class LeaseHeld(HoldfastError):
+    """The lease cannot be had: another is the thread's writer."""
 
 
 class FormatTooNew(HoldfastError):
@@ -84,6 +89,22 @@ def corrupted(
     return CheckpointCorrupted(
         f"{describe(thread_id, checkpoint_ns, checkpoint_id)}: {what}. Restore it from a backup, "
         "or go on from an earlier checkpoint of the thread."
+    )
+
+
+def thread_deleted(thread_id: str) -> ThreadDeleted:
+    """The error for a late write to a thread that was deleted."""
+    return ThreadDeleted(
+        f"thread {thread_id!r} was deleted after this run began: nothing was stored. To begin the "
+        "thread anew, start a run without a checkpoint_id."
+    )
+
+
+def lease_lost(thread_id: str) -> LeaseLost:
+    """The error for a write by another than the one who holds the lease."""
+    return LeaseLost(
+        f"thread {thread_id!r}: another writer holds its lease, nothing was stored. Take the lease "
+        "with saver.lease(thread_id), and begin again from the latest checkpoint."
     )
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from holdfast.errors import ConfigurationError
 
+LONGEST_TTL = 100 * 366 * 86_400
+"""Seconds, a hundred years: beyond, stores count wrong."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -18,6 +21,9 @@ class Options:
         cache_bytes: Bytes of chunks, last values and records kept in this process's memory.
         compression: "zstd", kept for a chunk only where it saves, or "none".
         retry_budget: Seconds for which a busy or lost store is retried.
+        ttl: Seconds after its last write at which a thread expires; None for never.
+        refresh_on_read: Whether reads of a thread count like writes for `ttl`.
+        keep_last: Checkpoints kept in each namespace; None for all.
         prefix: What the names of all keys begin with (Redis).
         table: Prefix of the names of tables (SQL stores).
         pool_size: Connections at a time (Postgres), for threads, and for each event loop.
@@ -31,6 +37,9 @@ class Options:
     cache_bytes: int = 64 << 20
     compression: str = "zstd"
     retry_budget: float = 10.0
+    ttl: float | None = None
+    refresh_on_read: bool = False
+    keep_last: int | None = None
     prefix: str = "holdfast"
     table: str = "holdfast"
     pool_size: int = 5
@@ -45,6 +54,14 @@ class Options:
             raise ConfigurationError(f"compression is 'zstd' or 'none', not {self.compression!r}")
         if not 0 <= self.retry_budget < math.inf:
             raise ConfigurationError("retry_budget is a number of seconds")
+        if self.ttl is not None and not 0 < self.ttl <= LONGEST_TTL:
+            raise ConfigurationError(
+                "ttl is a number of seconds above 0 and at most a hundred years, None for no expiry"
+            )
+        if self.refresh_on_read and self.ttl is None:
+            raise ConfigurationError("refresh_on_read needs a ttl")
+        if self.keep_last is not None and self.keep_last < 1:
+            raise ConfigurationError("keep_last is a number of checkpoints, at least 1")
         if not self.prefix:
             raise ConfigurationError("prefix is what the names of keys begin with, not nothing")
         if not self.table or "\0" in self.table:
@@ -69,14 +86,18 @@ class Options:
             ConfigurationError: An option does not exist, or has an impossible value.
         """
         known: dict[str, Any] = {field.name: type(field.default) for field in fields(cls)}
+        known |= _OPTIONAL
         unknown = sorted(options.keys() - known.keys())
         if unknown:
             raise ConfigurationError(
                 f"unknown option {', '.join(map(repr, unknown))}; "
                 f"there are: serde, {', '.join(sorted(known))}"
             )
+        options = _with_plain_ttl(options)
         values: dict[str, Any] = {}
         for name, value in options.items():
+            if value is None and name in _OPTIONAL:
+                continue
             try:
                 values[name] = _boolean(value) if known[name] is bool else known[name](value)
             except (TypeError, ValueError) as error:
@@ -84,6 +105,36 @@ class Options:
                     f"option {name} is of type {known[name].__name__}, not {value!r}"
                 ) from error
         return cls(**values)
+
+
+_OPTIONAL = {"ttl": float, "keep_last": int}
+
+
+def _with_plain_ttl(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with `ttl` in seconds, also where it was given as LangGraph's Redis saver takes it:
+    `{"default_ttl": minutes, "refresh_on_read": bool}`.
+
+    Raises:
+        ConfigurationError: The mapping has other keys, or no number.
+    """
+    ttl = options.get("ttl")
+    if not isinstance(ttl, Mapping):
+        return dict(options)
+    unknown = sorted(set(map(str, ttl)) - {"default_ttl", "refresh_on_read"})
+    if unknown:
+        raise ConfigurationError(
+            f"ttl has no {', '.join(map(repr, unknown))}; there are: default_ttl, in minutes, and "
+            "refresh_on_read; or give a number of seconds"
+        )
+    minutes = ttl.get("default_ttl")
+    refreshes = {"refresh_on_read": ttl["refresh_on_read"]} if "refresh_on_read" in ttl else {}
+    try:
+        seconds = None if minutes is None else 60 * float(minutes)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"default_ttl is a number of minutes, not {minutes!r}") from error
+    if seconds is None:
+        refreshes = {}
+    return {**refreshes, **options, "ttl": seconds}
 
 
 def _boolean(value: Any) -> bool:

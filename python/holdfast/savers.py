@@ -33,7 +33,8 @@ class MemorySaver(Saver):
     """
 
     def __init__(self, *, serde: SerializerProtocol | None = None, **options: Any) -> None:
-        super().__init__(MemoryBackend(), Options.of(options), serde=serde)
+        known = Options.of(options)
+        super().__init__(MemoryBackend(known), known, serde=serde)
 
 
 class SqliteSaver(Saver):

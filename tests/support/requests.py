@@ -48,7 +48,7 @@ def chunk_ids(execute: Execute, thread: str = "t") -> list[tuple[bytes, int]]:
     cursor = None
     while True:
         page, cursor = execute(base.ChunkIds(thread, cursor, 1000))
-        found.update(page)
+        found.update((id, level) for id, level, _ in page)
         if cursor is None:
             return sorted(found.items())
 

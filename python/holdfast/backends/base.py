@@ -7,6 +7,7 @@ msgpack nor any type of LangGraph. What it must guarantee is said at each reques
 from __future__ import annotations
 
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,13 +142,57 @@ class Summary:
     metadata: str | None = None
 
 
+TOMBSTONE_SECONDS = 86_400
+"""For how long a store remembers that a thread was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The lease under which a change is made.
+
+    Attributes:
+        token: What the store gave out with the lease.
+        seconds: The lease lasts that much longer from each change on.
+    """
+
+    token: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """A checkpoint on which another builds.
+
+    Attributes:
+        made: When it was made, in milliseconds since 1970; 0 where its id does not say it.
+        is_parent: Whether it is the parent, which is stored before its children; not so the
+            checkpoint of another namespace from which a subgraph was called.
+    """
+
+    checkpoint_ns: str
+    checkpoint_id: str
+    made: int
+    is_parent: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """Store a checkpoint → `Missing`, empty when it is done.
 
     In one atomic step: the chunks, the proof that every id of the frontier is there,
-    the record, the epoch. Missing chunks are named and nothing is stored. A repeated
-    operation changes nothing.
+    the record, the epoch, the thread's expiry. Missing chunks are named and nothing is
+    stored. A repeated operation changes nothing, and is not refused.
+
+    A thread that has expired is as if it were not there: what is left of it goes, and the
+    commit begins the thread anew.
+
+    Raises:
+        ThreadDeleted: The thread was deleted within `TOMBSTONE_SECONDS`, and one of
+            `follows` is not stored and either was made before that, or is the parent while
+            the thread has not begun anew. Nothing is stored.
+        LeaseLost: The fence's token is not the thread's present one, or there is no fence
+            and another holds the lease. Nothing is stored. A change without a fence after
+            the lease has run out ends it.
     """
 
     thread_id: str
@@ -160,6 +205,8 @@ class Commit:
     frontier: Sequence[bytes]
     operation: bytes
     summary: Summary | None = None
+    follows: Sequence[Predecessor] = ()
+    fence: Fence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +214,11 @@ class Write:
     """Store pending writes → `Missing`, as `Commit`.
 
     A write of idx ≥ 0 that exists stays as it is; one of idx < 0 is replaced.
+
+    Raises:
+        ThreadDeleted: The thread was deleted within `TOMBSTONE_SECONDS`, and the checkpoint
+            was made before that (`made`, as in `Predecessor`) and is not stored.
+        LeaseLost: As with `Commit`.
     """
 
     thread_id: str
@@ -176,6 +228,8 @@ class Write:
     chunks: Sequence[tuple[bytes, bytes]]
     frontier: Sequence[bytes]
     operation: bytes
+    made: int = 0
+    fence: Fence | None = None
 
 
 Missing: TypeAlias = list[bytes]
@@ -183,19 +237,35 @@ Missing: TypeAlias = list[bytes]
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Remove all of a thread → `None`."""
+    """Remove all of a thread, also of one that has expired → `bool`.
+
+    False, and nothing done, when an epoch is given and the thread's has moved. With a
+    tombstone the store remembers the deletion for `TOMBSTONE_SECONDS`, also of a thread that is
+    not there; without, it forgets that there ever was such a thread, but for a lease. A
+    repeated operation changes nothing, also when the thread has begun anew since.
+    """
 
     thread_id: str
     operation: bytes
+    epoch: int | None = None
+    leaves_tombstone: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Copy all of a thread to another, in one atomic step → `None`."""
+    """Copy all of a thread to another, in one atomic step → `None`.
+
+    The target's expiry is that of a thread that is written now; a tombstone of the target does
+    not hinder it.
+
+    Raises:
+        LeaseLost: As with `Commit`, on the target.
+    """
 
     source_thread_id: str
     target_thread_id: str
     operation: bytes
+    fence: Fence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +308,8 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class ChunkIds:
-    """Ids and levels of about `limit` stored chunks, from where `cursor` says
-    → `(list[(id, level)], cursor)`; the cursor is None at the end.
+    """Ids, levels and sizes (bytes as stored) of about `limit` chunks, from where `cursor` says
+    → `(list[(id, level, size)], cursor)`; the cursor is None at the end.
 
     Every chunk that is there all the time comes at least once, perhaps more than once.
     """
@@ -256,6 +326,118 @@ class Discard:
     thread_id: str
     ids: Sequence[bytes]
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Have a thread expire `ttl` seconds from now, or with None never, whatever ttl those
+    have who write to it later → `bool`; False where there is no such thread."""
+
+    thread_id: str
+    ttl: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Take the lease of a thread, which need not be there, or with a token prolong it
+    → `(token, seconds)`: the token, None where another has it, and how long it lasts.
+
+    Each who takes a lease gets a greater token than all before. To prolong a lease that has
+    run out is possible as long as nobody else has taken it or written meanwhile.
+    """
+
+    thread_id: str
+    seconds: float
+    token: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give a lease back → `None`. Nothing is done with a token that is no more the present."""
+
+    thread_id: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadRow:
+    """A thread as a listing shows it.
+
+    Attributes:
+        epoch: At that moment.
+        created: When its first write came, in milliseconds since 1970.
+        updated: When its last write came.
+        expires: When it expires; None for never.
+        namespaces: Its namespaces, with the number of checkpoints in each.
+        head: The root namespace's latest checkpoint with its writes; without a root that of the
+            first namespace.
+    """
+
+    thread_id: str
+    epoch: int
+    created: int
+    updated: int
+    expires: int | None
+    namespaces: Mapping[str, int]
+    head: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """Read threads that have checkpoints, last written first, then greatest id first
+    → `list[ThreadRow]`; fewer than `limit` only at the end.
+
+    Attributes:
+        after: Time of the last write (ms) and id of the thread after which to go on.
+        until: Only those that were last written at or before this (ms).
+        prefix: What their ids begin with.
+    """
+
+    limit: int
+    after: tuple[int, str] | None = None
+    until: int | None = None
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """A thread that a sweep comes by.
+
+    Attributes:
+        updated: When its last write came, in milliseconds since 1970; of a deleted one, when it
+            was deleted.
+        is_expired: It is invisible, and to be removed.
+        is_deleted: A tombstone is all there is.
+        is_leased: Somebody holds its lease.
+    """
+
+    thread_id: str
+    epoch: int
+    updated: int
+    is_expired: bool
+    is_deleted: bool
+    is_leased: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """All threads in an order of the store's own, about `limit` from where `cursor` says
+    → `(list[Visited], cursor)`; the cursor is None at the end.
+
+    Every thread that is there all the time comes at least once: also those without checkpoints,
+    expired ones that the store does not remove by itself, and tombstones.
+    """
+
+    cursor: bytes | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weigh:
+    """Count a thread, also an expired one → `(checkpoints, bytes)`: its checkpoints, and the
+    bytes of its records, pending writes and chunks as they are stored, without names."""
+
+    thread_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,15 +479,31 @@ Request: TypeAlias = (
     | Mark
     | ChunkIds
     | Discard
+    | Expire
+    | Lease
+    | Release
+    | Threads
+    | Visit
+    | Weigh
     | Check
 )
 
 
 class Backend(ABC):
-    """A store. One object serves threads, event loops and processes after a fork."""
+    """A store. One object serves threads, event loops and processes after a fork.
+
+    With the option `ttl`, each `Commit`, `Write` and `Copy` has the thread expire so many seconds
+    after it; without, none expires that was written last by it. With `refresh_on_read` a `Head`, an
+    `Ancestors` and a `Page` of one thread do so too, in the same round trip, where the thread
+    expires at all. An expired thread is at once as if it were not there, for every request but
+    `Forget`, `Visit` and `Weigh`.
+    """
 
     shows_state = False
     """Whether a commit's summary is stored."""
+
+    clock: Callable[[], float] = staticmethod(time.time)
+    """Seconds since 1970, for stores that have no clock of their own."""
 
     @abstractmethod
     def setup(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -18,13 +18,16 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from holdfast._core import Core, Draft, Reader, Record
 from holdfast.backends.base import (
     Commit,
+    Fence,
     Missing,
+    Predecessor,
     StoredWrite,
     Write,
     new_operation_id,
 )
 from holdfast.drive import Steps, Work
 from holdfast.errors import StoreUnavailable, reading
+from holdfast.ids import made
 from holdfast.steps.load import complete, read_record
 from holdfast.steps.place import Place
 from holdfast.steps.summary import summary
@@ -47,6 +50,7 @@ def put(
     new_versions: ChannelVersions,
     *,
     shows_state: bool = False,
+    fence: Fence | None = None,
 ) -> Steps[RunnableConfig]:
     """Store a checkpoint: one round trip, and one before it where the parent is not known here."""
     place = Place.of(config)
@@ -107,6 +111,7 @@ def put(
         return plan(held - encoded.keys())
 
     run_id = merged.get("run_id")
+    follows = _predecessors(place, merged)
 
     def request(draft: Draft, operation: bytes) -> Commit:
         return Commit(
@@ -120,6 +125,8 @@ def put(
             draft.frontier,
             operation,
             shown,
+            follows,
+            fence,
         )
 
     size = sum(len(data) for _, data in encoded.values())
@@ -135,6 +142,8 @@ def put_writes(
     writes: Sequence[tuple[str, Any]],
     task_id: str,
     task_path: str,
+    *,
+    fence: Fence | None = None,
 ) -> Steps[None]:
     """Store the pending writes of a task: one round trip."""
     place = Place.of(config)
@@ -162,10 +171,28 @@ def put_writes(
             draft.chunks,
             draft.frontier,
             operation,
+            made(checkpoint_id),
+            fence,
         )
 
     size = sum(len(data) for *_, (_, data) in by_idx.values())
     yield from _commit(place, size > _SHORT, plan, request, plan)
+
+
+def _predecessors(place: Place, metadata: Mapping[str, Any]) -> list[Predecessor]:
+    """The checkpoints on which one builds: its parent; the first of a subgraph's call builds on
+    those that it was called from."""
+    if place.checkpoint_id is not None:
+        parent_id = place.checkpoint_id
+        return [Predecessor(place.checkpoint_ns, parent_id, made(parent_id), is_parent=True)]
+    parents = metadata.get("parents")
+    if not isinstance(parents, Mapping):
+        return []
+    return [
+        Predecessor(ns, id, made(id), is_parent=False)
+        for ns, id in parents.items()
+        if type(ns) is str and type(id) is str and ns != place.checkpoint_ns
+    ]
 
 
 def _follows_nothing_known(core: Core, place: Place) -> bool:

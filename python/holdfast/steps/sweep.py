@@ -24,7 +24,7 @@ def sweep_thread(core: Core, thread_id: str) -> Steps[int]:
     while epoch is not None:
         with reading(thread_id, "*", "*"):
             page, cursor = yield ChunkIds(thread_id, cursor, _BATCH)
-        levels.update((id, level) for id, level in page if id not in alive)
+        levels.update((id, level) for id, level, _ in page if id not in alive)
         if cursor is None:
             break
     # Parents first: what a stored page lists is stored at every moment.

@@ -58,7 +58,7 @@ class Reads:
             "AND id = ANY ($2::bytea[])"
         )
         self._ids = filled(
-            "SELECT id, substring(data FOR 2) FROM {blobs} "
+            "SELECT id, substring(data FOR 2), length(data) FROM {blobs} "
             "WHERE thread = (SELECT key FROM {threads} WHERE thread_id = $1) AND id > $2::bytea "
             "ORDER BY id LIMIT $3"
         )
@@ -201,7 +201,7 @@ class Reads:
     def _chunk_ids(self, request: ChunkIds) -> Reply:
         values = (to_column(request.thread_id), request.cursor or b"", request.limit)
         (rows,) = yield [Statement(self._ids, values)]
-        page = [(id, level(start)) for id, start in rows]
+        page = [(id, level(start), size) for id, start, size in rows]
         return page, page[-1][0] if len(page) == request.limit else None
 
 

@@ -268,7 +268,10 @@ class Reads:
         key = self._names.blobs(request.thread_id)
         (reply,) = yield [call("chunk_ids", [key], request.cursor or b"0", request.limit)]
         cursor, found = reply
-        page = [(id, level(start)) for id, start in pairs(found)]
+        page = [
+            (id, level(start), size)
+            for id, start, size in zip(found[::3], found[1::3], found[2::3], strict=True)
+        ]
         return page, None if cursor == b"0" else cursor
 
 

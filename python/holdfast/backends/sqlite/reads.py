@@ -252,13 +252,13 @@ class Reads:
 
     def _chunk_ids(
         self, cursor: sqlite3.Cursor, request: ChunkIds
-    ) -> tuple[list[tuple[bytes, int]], bytes | None]:
+    ) -> tuple[list[tuple[bytes, int, int]], bytes | None]:
         rows = cursor.execute(
-            f"SELECT id, coalesce(substr(data, 1, 2), x'') FROM {self._tables.blobs} "
+            f"SELECT id, coalesce(substr(data, 1, 2), x''), length(data) FROM {self._tables.blobs} "
             "WHERE thread = ? AND id > ? ORDER BY id LIMIT ?",
             (self._tables.key(cursor, request.thread_id), request.cursor or b"", request.limit),
         )
-        page = [(id, level(start)) for id, start in rows]
+        page = [(id, level(start), size) for id, start, size in rows]
         return page, page[-1][0] if len(page) == request.limit else None
 
     def _check(self, cursor: sqlite3.Cursor, _: Check) -> list[Finding]:
