@@ -19,7 +19,7 @@ from holdfast.backends import base
 from holdfast.backends.base import new_operation_id
 from holdfast.drive import drive
 from holdfast.serde import Serializer
-from holdfast.steps.sweep import sweep_thread
+from holdfast.steps.garbage import collect_garbage
 from redis import Redis
 from support.audit import audit
 from support.calls import Calls
@@ -249,8 +249,8 @@ def test_a_sweep_between_the_slices_and_their_commit_costs_nothing(
 
         def meddle(trip: Trip) -> bytes:
             if trip.script == "commit" and not swept:
-                sweeping = sweep_thread(other._live.core, "t")
-                swept.append(drive(sweeping, other._live.backend.execute))
+                sweeping = collect_garbage(other._live.core, "t")
+                swept.append(drive(sweeping, other._live.backend.execute).chunks)
             return trip.forward()
 
         wire.meddle = meddle

@@ -10,6 +10,8 @@ from holdfast.errors import (
     ConfigurationError,
     FormatTooNew,
     HoldfastError,
+    LeaseHeld,
+    LeaseLost,
     StoreFull,
     StoreTimeout,
     StoreUnavailable,
@@ -29,6 +31,7 @@ from holdfast.savers import (
     RedisSaver,
     SqliteSaver,
 )
+from holdfast.threads import Swept, Thread
 
 __all__ = [
     "AsyncPostgresSaver",
@@ -40,6 +43,8 @@ __all__ = [
     "FormatTooNew",
     "HoldfastError",
     "InMemorySaver",
+    "LeaseHeld",
+    "LeaseLost",
     "MemorySaver",
     "Options",
     "PostgresSaver",
@@ -50,6 +55,8 @@ __all__ = [
     "StoreTimeout",
     "StoreUnavailable",
     "StoreWarning",
+    "Swept",
+    "Thread",
     "ThreadDeleted",
     "from_config",
     "open",

@@ -10,7 +10,8 @@ from langgraph.checkpoint.serde.types import TASKS
 _START = "__start__"
 TRIGGER = "branch:to:"
 """What the names of channels begin with that only trigger a node."""
-_JOIN = "join:"
+JOIN = "join:"
+"""What the names of channels begin with that wait for several nodes."""
 _NO_NODES = ("__input__", "__interrupt__")
 
 
@@ -53,7 +54,7 @@ def _named(channel: str) -> str | None:
         return _START
     if channel.startswith(TRIGGER):
         return channel[len(TRIGGER) :]
-    if channel.startswith(_JOIN):
+    if channel.startswith(JOIN):
         return channel.rpartition(":")[2]
     return None
 
@@ -69,8 +70,8 @@ def _is_new(channel: str, versions: Mapping[str, Any], seen: Mapping[str, Any]) 
 
 def _is_open(channel: str, values: Mapping[str, Any]) -> bool:
     """Whether a channel that joins branches, `join:a+b:c`, has heard of all of them."""
-    if not channel.startswith(_JOIN):
+    if not channel.startswith(JOIN):
         return True
-    names = channel[len(_JOIN) :].rpartition(":")[0]
+    names = channel[len(JOIN) :].rpartition(":")[0]
     heard = values[channel]
     return isinstance(heard, (set, frozenset)) and len("+".join(map(str, heard))) == len(names)

@@ -31,6 +31,7 @@ from holdfast.ids import made
 from holdfast.steps.load import complete, read_record
 from holdfast.steps.place import Place
 from holdfast.steps.summary import summary
+from holdfast.steps.trim import Trim
 
 _CHANNEL_KEYS = ("channel_values", "channel_versions", "versions_seen")
 # Bytes that are split, hashed and compressed, or only found to be known, in a few milliseconds:
@@ -51,8 +52,10 @@ def put(
     *,
     shows_state: bool = False,
     fence: Fence | None = None,
+    trim: Trim | None = None,
 ) -> Steps[RunnableConfig]:
-    """Store a checkpoint: one round trip, and one before it where the parent is not known here."""
+    """Store a checkpoint: one round trip, and one before it where the parent is not known here.
+    With `trim` some more after it when older ones have to go."""
     place = Place.of(config)
     checkpoint_id = checkpoint["id"]
     values: dict[str, Any] = checkpoint.get("channel_values") or {}
@@ -131,7 +134,9 @@ def put(
 
     size = sum(len(data) for _, data in encoded.values())
     is_long = size > (_SHORT if _follows_nothing_known(core, place) else _LONG)
-    yield from _commit(place, is_long, lambda: plan(held), request, replan)
+    sent = yield from _commit(place, is_long, lambda: plan(held), request, replan)
+    if trim is not None:
+        yield from trim.after_put(core, serde, place.thread_id, place.checkpoint_ns, sent)
     return place.config(checkpoint_id)
 
 
@@ -208,8 +213,8 @@ def _commit(
     plan: Callable[[], Draft],
     request: Callable[[Draft, bytes], Commit | Write],
     replan: Callable[[], Draft],
-) -> Steps[None]:
-    """Send a draft until the store has all that it refers to."""
+) -> Steps[int]:
+    """Send a draft until the store has all that it refers to; how many chunks were sent."""
     missing: Missing = []
     with reading(place.thread_id, place.checkpoint_ns, place.checkpoint_id):
         draft = (yield Work(plan)) if is_long else plan()
@@ -217,7 +222,7 @@ def _commit(
             missing = yield request(draft, new_operation_id())
             if not missing:
                 draft.acknowledge()
-                return
+                return len(draft.chunks)
             if draft.resend(missing):
                 draft = replan()
     raise StoreUnavailable(

@@ -1,76 +1,169 @@
-"""Remove the chunks of a thread that no record and no write reaches.
-
-In batches, parents before children, each batch only while no other commit came between.
-"""
+"""Remove from the whole store what is no longer wanted, thread by thread, in small batches."""
 
 from __future__ import annotations
 
-from holdfast._core import Core, references
-from holdfast.backends.base import ChunkIds, Chunks, Discard, Mark
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from holdfast._core import Core
+from holdfast.backends.base import (
+    TOMBSTONE_SECONDS,
+    Census,
+    Forget,
+    Row,
+    Visit,
+    Visited,
+    Weigh,
+    WritesOf,
+    new_operation_id,
+)
 from holdfast.drive import Steps
 from holdfast.errors import reading
+from holdfast.steps.garbage import collect_garbage, garbage_beside
+from holdfast.steps.head import read_standing
+from holdfast.steps.keep import keep_all, keep_last
+from holdfast.steps.retention import (
+    CONDITIONAL_ATTEMPTS,
+    Thinning,
+    carry_out,
+    plan_thinning,
+)
+from holdfast.threads import Swept
 
-_BATCH = 1000
-# So often other commits may come between before the rest is left to the next sweep.
-_LOST_RACES = 20
-
-
-def sweep_thread(core: Core, thread_id: str) -> Steps[int]:
-    """Remove the chunks of a thread that nothing refers to; how many they were."""
-    alive: set[bytes] = set()
-    epoch = yield from _mark(core, thread_id, alive)
-    levels: dict[bytes, int] = {}
-    cursor = None
-    while epoch is not None:
-        with reading(thread_id, "*", "*"):
-            page, cursor = yield ChunkIds(thread_id, cursor, _BATCH)
-        levels.update((id, level) for id, level, _ in page if id not in alive)
-        if cursor is None:
-            break
-    # Parents first: what a stored page lists is stored at every moment.
-    garbage = sorted(levels, key=lambda id: -levels[id])
-    removed = lost = 0
-    while garbage and epoch is not None and lost < _LOST_RACES:
-        batch = garbage[:_BATCH]
-        if (yield Discard(thread_id, batch, epoch)):
-            core.discard(thread_id, batch)
-            removed += len(batch)
-            del garbage[:_BATCH]
-        else:
-            lost += 1
-            epoch = yield from _mark(core, thread_id, alive)
-            garbage = [id for id in garbage if id not in alive]
-    return removed
+_PAGE = 100
+# A thread with writes and no checkpoint is one that begins, or, after that long, never will.
+_ABANDONED = TOMBSTONE_SECONDS
 
 
-def _mark(core: Core, thread_id: str, alive: set[bytes]) -> Steps[int | None]:
-    """Add to `alive` all that the thread's records and writes reach; the epoch of that.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a sweep removes besides expired threads and garbage.
 
-    None where a living page is missing, also when looked for again: then nothing is
-    removed, so that nothing that a repair could use is lost.
+    Attributes:
+        idle_for: Threads that were not written for so many seconds.
+        keep_last: All but so many checkpoints of each namespace.
+        keep_interrupted: Whether idle threads stay in which a run would go on.
+        dry_run: Only counts.
+        now: Seconds since 1970.
+        progress: Is told after each thread what was removed so far.
     """
-    last = None
-    for _ in range(_LOST_RACES):
-        with reading(thread_id, "*", "*"):
-            epoch, front = yield Mark(thread_id)
-        reached: set[bytes] = set()
-        is_whole = True
-        while front and is_whole:
-            fresh = {(level, id) for level, id in front if id not in reached}
-            reached.update(id for _, id in fresh)
-            nodes = [id for level, id in fresh if level > 0]
-            front = set()
-            for start in range(0, len(nodes), _BATCH):
-                batch = nodes[start : start + _BATCH]
-                with reading(thread_id, "*", "*"):
-                    chunks = yield Chunks(thread_id, batch, None)
-                    is_whole = is_whole and len(chunks) == len(batch)
-                    for data in chunks.values():
-                        front.update(references(data)[1])
-        if is_whole:
-            alive |= reached
-            return int(epoch)
-        if epoch == last:
+
+    idle_for: float | None
+    keep_last: int | None
+    keep_interrupted: bool
+    dry_run: bool
+    now: float
+    progress: Callable[[Swept], None] | None
+
+
+def sweep(core: Core, serde: SerializerProtocol, plan: Plan) -> Steps[Swept]:
+    """Visit all threads."""
+    swept = Swept()
+    cursor = None
+    while True:
+        visited, cursor = yield Visit(cursor, _PAGE)
+        for one in visited:
+            swept += yield from _sweep_thread(core, serde, plan, one)
+            if plan.progress is not None:
+                plan.progress(swept)
+        if cursor is None:
+            return swept
+
+
+def _sweep_thread(core: Core, serde: SerializerProtocol, plan: Plan, one: Visited) -> Steps[Swept]:
+    idle = plan.now - one.updated / 1000
+    if one.is_leased:
+        return Swept()  # somebody works with it
+    if one.is_deleted:
+        if idle >= TOMBSTONE_SECONDS and not plan.dry_run:
+            yield _forget(one)
+        return Swept()
+    if one.is_expired:
+        return (yield from _remove(core, plan, one))
+    is_idle = plan.idle_for is not None and idle >= plan.idle_for
+    if is_idle or idle >= _ABANDONED:
+        head = yield from _head(one.thread_id)
+        if head is None or (
+            is_idle and not (plan.keep_interrupted and (yield from _waits(core, serde, head)))
+        ):
+            return (yield from _remove(core, plan, one))
+    return (yield from _thin(core, serde, plan, one.thread_id))
+
+
+def _forget(one: Visited) -> Forget:
+    return Forget(one.thread_id, new_operation_id(), one.epoch, leaves_tombstone=False)
+
+
+def _remove(core: Core, plan: Plan, one: Visited) -> Steps[Swept]:
+    """Remove a thread, unless it was written since it was visited."""
+    checkpoints, size = yield Weigh(one.thread_id)
+    if not plan.dry_run:
+        if not (yield _forget(one)):
+            return Swept()
+        core.forget(one.thread_id)
+    return Swept(1, checkpoints, size)
+
+
+def _head(thread_id: str) -> Steps[Row | None]:
+    """The latest checkpoint of the root, or of the first namespace, with its writes."""
+    with reading(thread_id, "*", "*"):
+        _, rows, _ = yield Census(thread_id)
+        if not rows:
+            return None
+        ns = min(row.checkpoint_ns for row in rows)
+        head: Row = max(
+            (row for row in rows if row.checkpoint_ns == ns), key=lambda row: row.checkpoint_id
+        )
+        place = (ns, head.checkpoint_id)
+        writes = yield WritesOf(thread_id, [place])
+        return replace(head, writes=writes[place])
+
+
+def _waits(core: Core, serde: SerializerProtocol, head: Row) -> Steps[bool]:
+    """Whether a run would go on here; also where it is written right now."""
+    with reading(head.thread_id, head.checkpoint_ns, head.checkpoint_id):
+        standing = yield from read_standing(core, serde, head)
+    return standing is None or standing.is_unfinished
+
+
+def _thin(core: Core, serde: SerializerProtocol, plan: Plan, thread_id: str) -> Steps[Swept]:
+    """Remove old checkpoints, writes whose checkpoint is gone, and garbage."""
+    choose = keep_all if plan.keep_last is None else keep_last(plan.keep_last)
+    for attempt in range(CONDITIONAL_ATTEMPTS + 1):
+        planned = yield from plan_thinning(core, serde, thread_id, choose)
+        if planned is None:
+            return Swept()
+        swept = yield from _counted(core, planned)
+        if plan.dry_run:
+            stored = yield from _stored_beside(planned)
+            garbage = yield from garbage_beside(thread_id, stored)
+            return swept + Swept(bytes=garbage)
+        is_conditional = attempt < CONDITIONAL_ATTEMPTS
+        if (yield from carry_out(core, planned, is_conditional=is_conditional)):
             break
-        last = epoch
-    return None
+    else:
+        return Swept()
+    collected = yield from collect_garbage(core, thread_id)
+    return swept + Swept(bytes=collected.bytes)
+
+
+def _counted(core: Core, planned: Thinning) -> Steps[Swept]:
+    """What goes with a thread's old checkpoints, but for garbage."""
+    if not planned.removed:
+        return Swept()
+    items = planned.history.items
+    size = sum(len(items[key].row.record) for key in planned.doomed)
+    size += sum(len(old) - len(new) for old, new in planned.orphaned(core).values())
+    writes = yield WritesOf(planned.thread_id, planned.removed)
+    size += sum(len(write.data) for some in writes.values() for write in some)
+    return Swept(checkpoints=len(planned.doomed), bytes=size)
+
+
+def _stored_beside(planned: Thinning) -> Steps[list[bytes]]:
+    """The records and writes that stay."""
+    places = [*planned.kept, *planned.late]
+    writes = yield WritesOf(planned.thread_id, places)
+    stored = [planned.history.items[key].row.record for key in planned.kept]
+    return stored + [write.data for some in writes.values() for write in some]

@@ -1,0 +1,126 @@
+"""All checkpoints of a thread, as far as it matters which of them are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from holdfast._core import Core, Reader, Record
+from holdfast.backends.base import Row
+from holdfast.drive import Steps
+from holdfast.errors import reading
+from holdfast.steps.load import complete, read_metadata
+
+_DELTA_COUNTERS = "counters_since_delta_snapshot"
+
+Key: TypeAlias = tuple[str, str]
+"""Namespace and id of a checkpoint."""
+
+
+class Item:
+    """A checkpoint of a thread, as far as retention looks at it."""
+
+    def __init__(self, row: Row, record: Record, metadata: Mapping[str, Any]) -> None:
+        self.row = row
+        self.record = record
+        self.metadata = metadata
+        run_id = metadata.get("run_id")
+        self.run_id = None if run_id is None else str(run_id)
+
+    def parents(self) -> dict[str, str]:
+        """The checkpoints of other namespaces that a subgraph was called from."""
+        parents = self.metadata.get("parents")
+        if not isinstance(parents, Mapping):
+            return {}
+        return {ns: id for ns, id in parents.items() if type(ns) is str and type(id) is str}
+
+    def parent_key(self) -> Key | None:
+        parent_id = self.record.parent_id
+        return (self.row.checkpoint_ns, parent_id) if parent_id else None
+
+
+class History:
+    """All checkpoints of a thread, by namespace and id."""
+
+    def __init__(
+        self,
+        core: Core,
+        serde: SerializerProtocol,
+        thread_id: str,
+        reader: Reader,
+        items: dict[Key, Item],
+    ) -> None:
+        self.core = core
+        self.thread_id = thread_id
+        self.serde = serde
+        self.reader = reader
+        self.items = items
+
+    def checkpoints(self, keys: Iterable[Key]) -> Steps[dict[Key, dict[str, Any]]]:
+        """Checkpoints without their channels; no round trip unless they are large."""
+        items = {key: self.items[key] for key in keys}
+        if not items:
+            return {}
+        reader, records = self.reader, [item.record for item in items.values()]
+
+        def missing() -> list[bytes]:
+            return [id for record in records for id in reader.missing_skeleton(record)]
+
+        yield from complete(self.core, reader, self.thread_id, missing)
+        return {
+            key: self.serde.loads_typed(reader.skeleton(item.record)) for key, item in items.items()
+        }
+
+    def heads(self) -> dict[str, Key]:
+        """The greatest id of each namespace."""
+        heads: dict[str, Key] = {}
+        for ns, checkpoint_id in sorted(self.items):
+            heads[ns] = (ns, checkpoint_id)
+        return heads
+
+    def needed_for_delta(self, kept: Iterable[Key]) -> set[Key]:
+        """Ancestors from which the delta channels of kept checkpoints are rebuilt."""
+        delta: dict[str, set[str]] = {}
+        for (ns, _), item in self.items.items():
+            delta.setdefault(ns, set()).update(item.metadata.get(_DELTA_COUNTERS) or ())
+        needed: set[Key] = set()
+        for key in kept:
+            item = self.items[key]
+            open_channels = delta[key[0]].intersection(item.record.versions())
+            open_channels.difference_update(item.record.filled())
+            walked = {key}
+            while open_channels:
+                parent = item.parent_key()
+                if parent is None or parent in walked or parent not in self.items:
+                    break
+                walked.add(parent)
+                needed.add(parent)
+                item = self.items[parent]
+                open_channels.difference_update(item.record.filled())
+        return needed
+
+
+def read_history(core: Core, serde: SerializerProtocol, rows: Sequence[Row]) -> Steps[History]:
+    """The history of a thread from all its rows: no round trip unless something is large."""
+    thread_id = rows[0].thread_id
+    reader = core.reader(thread_id)
+    records = []
+    for row in rows:
+        with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
+            records.append(reader.record(row.record))
+    with reading(thread_id, "*", "*"):
+        yield from complete(
+            core,
+            reader,
+            thread_id,
+            lambda: [id for record in records for id in reader.missing(record, [])],
+        )
+    items: dict[Key, Item] = {}
+    for row, record in zip(rows, records, strict=True):
+        metadata = yield from read_metadata(core, serde, row)
+        if metadata is None:
+            continue  # removed meanwhile
+        items[row.checkpoint_ns, row.checkpoint_id] = Item(row, record, metadata)
+    return History(core, serde, thread_id, reader, items)

@@ -1,0 +1,111 @@
+"""Sweep again and again in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+
+from typing_extensions import Self
+
+from holdfast.errors import HoldfastError
+from holdfast.threads import Swept
+
+_logger = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """Sweeps a saver's store every so often until it is left: in a thread where it was entered with
+    `with`, in a task where with `async with`. Several processes may do so on one store.
+
+    A sweep that fails is logged, and tried again the next time.
+
+    Args:
+        every: Seconds between the end of one sweep and the beginning of the next; up to a tenth
+            more, so that several sweepers do not keep step.
+        sweep: Sweeps once.
+        asweep: As `sweep`.
+    """
+
+    def __init__(
+        self, every: float, sweep: Callable[[], Swept], asweep: Callable[[], Awaitable[Swept]]
+    ) -> None:
+        if not every > 0:
+            raise ValueError("every is a number of seconds above 0")
+        self._every = every
+        self._sweep = sweep
+        self._asweep = asweep
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.sweeps = 0
+        """How many sweeps were made."""
+        self.failures = 0
+        """How many failed."""
+        self.swept = Swept()
+        """What they removed in all."""
+
+    def __enter__(self) -> Self:
+        self._stopped.clear()
+        self._thread = threading.Thread(target=self._run, name="holdfast-sweeper", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._arun(), name="holdfast-sweeper")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            task, self._task = self._task, None
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.result()  # raises what ended it
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._count(self._sweep())
+            except HoldfastError as failure:
+                self._fail(failure)
+            if self._stopped.wait(self._pause()):
+                return
+
+    async def _arun(self) -> None:
+        while True:
+            try:
+                self._count(await self._asweep())
+            except HoldfastError as failure:
+                self._fail(failure)
+            await asyncio.sleep(self._pause())
+
+    def _pause(self) -> float:
+        return self._every * random.uniform(1, 1.1)  # noqa: S311 - not a secret
+
+    def _count(self, swept: Swept) -> None:
+        self.sweeps += 1
+        self.swept += swept
+
+    def _fail(self, failure: HoldfastError) -> None:
+        self.failures += 1
+        _logger.warning("the sweep failed, the next one tries again: %s", failure)
