@@ -2,12 +2,14 @@
 
 from benches import (
     bench_codec,
+    bench_expiry,
     bench_fanout,
     bench_graph,
     bench_put,
     bench_saver,
     bench_sessions,
     bench_size,
+    bench_sweep,
 )
 from benches.options import parser, run
 
@@ -23,6 +25,8 @@ if __name__ == "__main__":
         bench_graph,
         bench_sessions,
         bench_size,
+        bench_expiry,
+        bench_sweep,
         bench_codec,
     )
     run([module.BENCHMARK for module in modules], arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,24 @@ class Peer:
         return self.place is not nowhere
 
 
-def _holdfast(url: str) -> Opened:
+HOLDFAST: dict[str, Callable[[str], str]] = {
+    HOLDFAST_MEMORY: lambda _: "memory://",
+    HOLDFAST_SQLITE: lambda path: f"sqlite:///{path}",
+    HOLDFAST_REDIS: lambda url: f"{url}?prefix=bench",
+    HOLDFAST_POSTGRES: lambda url: url,
+}
+"""holdfast's own savers: from a place's location to the URL."""
+
+
+@asynccontextmanager
+async def open_holdfast(name: str, location: str, **options: Any) -> AsyncIterator[Any]:
+    """Open one of holdfast's own savers, its tables made: the others' are made before, too."""
     import holdfast
 
-    opened: Opened = holdfast.open(url)
-    return opened
+    async with holdfast.open(HOLDFAST[name](location), **options) as saver:
+        if name == HOLDFAST_POSTGRES:
+            await saver.asetup()
+        yield saver
 
 
 def _valkey(url: str) -> Opened:
@@ -59,16 +73,6 @@ def _valkey(url: str) -> Opened:
     # With the 10 connections of its default, an 11th call at once is an error.
     opened: Opened = AsyncValkeySaver.from_conn_string(url, pool_size=200)
     return opened
-
-
-@asynccontextmanager
-async def _holdfast_postgres(url: str) -> AsyncIterator[Saver]:
-    import holdfast
-
-    async with holdfast.open(url) as saver:
-        # The other one's tables must be made before its first use, too.
-        await saver.asetup()
-        yield saver
 
 
 @asynccontextmanager
@@ -84,13 +88,13 @@ async def _async_postgres(url: str) -> AsyncIterator[Saver]:
 PEERS = {
     each.name: each
     for each in (
-        Peer(HOLDFAST_MEMORY, nowhere, lambda _: _holdfast("memory://")),
+        Peer(HOLDFAST_MEMORY, nowhere, partial(open_holdfast, HOLDFAST_MEMORY)),
         Peer(OFFICIAL_MEMORY, nowhere, lambda _: InMemorySaver()),
-        Peer(HOLDFAST_SQLITE, new_file, lambda path: _holdfast(f"sqlite:///{path}")),
+        Peer(HOLDFAST_SQLITE, new_file, partial(open_holdfast, HOLDFAST_SQLITE)),
         Peer(OFFICIAL_SQLITE, new_file, AsyncSqliteSaver.from_conn_string),
-        Peer(HOLDFAST_REDIS, new_redis, lambda url: _holdfast(f"{url}?prefix=bench")),
+        Peer(HOLDFAST_REDIS, new_redis, partial(open_holdfast, HOLDFAST_REDIS)),
         Peer(VALKEY, new_redis, _valkey),
-        Peer(HOLDFAST_POSTGRES, new_postgres, _holdfast_postgres),
+        Peer(HOLDFAST_POSTGRES, new_postgres, partial(open_holdfast, HOLDFAST_POSTGRES)),
         Peer(OFFICIAL_POSTGRES, new_postgres, _async_postgres),
     )
 }

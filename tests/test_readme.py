@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+GUIDE = ROOT / "docs" / "threads.md"
 SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
@@ -27,3 +30,14 @@ def test_the_other_snippets_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     exec(snippet, {"__name__": "snippet"})
+
+
+def test_the_guide_to_threads_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, Any] = {"__name__": "guide"}
+    for snippet in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL):
+        exec(snippet, known)
+    assert capsys.readouterr().out == "0 0 0\n"
+    known["saver"].close()

@@ -11,7 +11,7 @@ from holdfast._core import Core, Reader, Record
 from holdfast.backends.base import Row
 from holdfast.drive import Steps
 from holdfast.errors import reading
-from holdfast.steps.load import complete, read_metadata
+from holdfast.steps.load import complete, predates_sends, read_metadata
 
 _DELTA_COUNTERS = "counters_since_delta_snapshot"
 
@@ -28,6 +28,8 @@ class Item:
         self.metadata = metadata
         run_id = metadata.get("run_id")
         self.run_id = None if run_id is None else str(run_id)
+        self.predates_sends: bool | None = None
+        """Whether its tasks are pending sends of its parent; None while that was not looked at."""
 
     def parents(self) -> dict[str, str]:
         """The checkpoints of other namespaces that a subgraph was called from."""
@@ -58,20 +60,22 @@ class History:
         self.reader = reader
         self.items = items
 
-    def checkpoints(self, keys: Iterable[Key]) -> Steps[dict[Key, dict[str, Any]]]:
-        """Checkpoints without their channels; no round trip unless they are large."""
-        items = {key: self.items[key] for key in keys}
-        if not items:
-            return {}
-        reader, records = self.reader, [item.record for item in items.values()]
+    def before_sends(self, keys: Iterable[Key]) -> Steps[list[Item]]:
+        """Those whose tasks are still pending sends among their parent's writes; no round trip
+        unless a checkpoint is large."""
+        items = [self.items[key] for key in keys]
+        unread = [item for item in items if item.predates_sends is None]
+        if unread:
+            reader, records = self.reader, [item.record for item in unread]
 
-        def missing() -> list[bytes]:
-            return [id for record in records for id in reader.missing_skeleton(record)]
+            def missing() -> list[bytes]:
+                return [id for record in records for id in reader.missing_skeleton(record)]
 
-        yield from complete(self.core, reader, self.thread_id, missing)
-        return {
-            key: self.serde.loads_typed(reader.skeleton(item.record)) for key, item in items.items()
-        }
+            yield from complete(self.core, reader, self.thread_id, missing)
+            for item in unread:
+                checkpoint = self.serde.loads_typed(reader.skeleton(item.record))
+                item.predates_sends = predates_sends(item.record, checkpoint)
+        return [item for item in items if item.predates_sends]
 
     def heads(self) -> dict[str, Key]:
         """The greatest id of each namespace."""
@@ -102,25 +106,34 @@ class History:
         return needed
 
 
-def read_history(core: Core, serde: SerializerProtocol, rows: Sequence[Row]) -> Steps[History]:
-    """The history of a thread from all its rows: no round trip unless something is large."""
+def read_history(
+    core: Core, serde: SerializerProtocol, rows: Sequence[Row], known: Mapping[Key, Item]
+) -> Steps[History]:
+    """The history of a thread from all its rows: no round trip unless something is large.
+
+    Args:
+        known: Checkpoints that were read before; those that are as they were are not read again.
+    """
     thread_id = rows[0].thread_id
     reader = core.reader(thread_id)
-    records = []
+    items: dict[Key, Item] = {}
+    unread: list[tuple[Row, Record]] = []
     for row in rows:
+        key = (row.checkpoint_ns, row.checkpoint_id)
+        if key in known and known[key].row.record == row.record:
+            items[key] = known[key]
+            continue
         with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
-            records.append(reader.record(row.record))
+            unread.append((row, reader.record(row.record)))
     with reading(thread_id, "*", "*"):
         yield from complete(
             core,
             reader,
             thread_id,
-            lambda: [id for record in records for id in reader.missing(record, [])],
+            lambda: [id for _, record in unread for id in reader.missing(record, [])],
         )
-    items: dict[Key, Item] = {}
-    for row, record in zip(rows, records, strict=True):
+    for row, record in unread:
         metadata = yield from read_metadata(core, serde, row)
-        if metadata is None:
-            continue  # removed meanwhile
-        items[row.checkpoint_ns, row.checkpoint_id] = Item(row, record, metadata)
+        if metadata is not None:  # otherwise it was removed meanwhile
+            items[row.checkpoint_ns, row.checkpoint_id] = Item(row, record, metadata)
     return History(core, serde, thread_id, reader, items)

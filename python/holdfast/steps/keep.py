@@ -10,7 +10,6 @@ from langgraph.checkpoint.serde.types import TASKS
 from holdfast.backends.base import WritesOf
 from holdfast.drive import Steps
 from holdfast.steps.history import History, Key
-from holdfast.steps.load import predates_sends
 
 Choice: TypeAlias = Callable[[History], Steps[set[Key]]]
 """Chooses the checkpoints that are kept for their own sake."""
@@ -93,16 +92,13 @@ def _has_parents(history: History, key: Key, kept: Iterable[Key], oldest: dict[s
 
 def _needed_for_sends(history: History, kept: Iterable[Key]) -> Steps[set[Key]]:
     """Parents whose writes hold the sends of kept checkpoints that are older than format 4."""
-    checkpoints = yield from history.checkpoints(kept)
-    old = {
-        key: history.items[key].parent_key()
-        for key, checkpoint in checkpoints.items()
-        if predates_sends(history.items[key].record, checkpoint)
-    }
-    parents_of_old = [parent for parent in old.values() if parent in history.items]
+    parents = {item.parent_key() for item in (yield from history.before_sends(kept))}
+    stored_parents = [
+        parent for parent in parents if parent is not None and parent in history.items
+    ]
     needed: set[Key] = set()
-    if parents_of_old:
-        writes = yield WritesOf(history.thread_id, [parent for parent in parents_of_old if parent])
+    if stored_parents:
+        writes = yield WritesOf(history.thread_id, stored_parents)
         for key, stored in writes.items():
             if any(history.reader.write(write.data).channel == TASKS for write in stored):
                 needed.add(key)

@@ -6,7 +6,7 @@ the chunks that they leave.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -24,11 +24,12 @@ from holdfast.backends.base import (
 from holdfast.drive import Steps
 from holdfast.errors import CheckpointCorrupted, reading
 from holdfast.steps.garbage import collect_garbage
-from holdfast.steps.history import History, Key, read_history
+from holdfast.steps.history import History, Item, Key, read_history
 from holdfast.steps.keep import Choice, keep_latest, keep_other_runs
 
 CONDITIONAL_ATTEMPTS = 5
 _PRUNE_STRATEGIES = ("keep_latest", "delete")
+_NOTHING: Mapping[Key, Item] = {}
 
 
 def delete_thread(core: Core, thread_id: str) -> Steps[None]:
@@ -121,10 +122,14 @@ class Thinning:
 
 
 def plan_thinning(
-    core: Core, serde: SerializerProtocol, thread_id: str, choose: Choice
+    core: Core,
+    serde: SerializerProtocol,
+    thread_id: str,
+    choose: Choice,
+    known: Mapping[Key, Item] = _NOTHING,
 ) -> Steps[Thinning | None]:
     """What goes when only what `choose` keeps stays, and what that is rebuilt from. None where
-    the thread has no checkpoints."""
+    the thread has no checkpoints. Of checkpoints that are known only the bytes are looked at."""
     last = None
     while True:
         with reading(thread_id, "*", "*"):
@@ -132,7 +137,7 @@ def plan_thinning(
         if not rows:
             return None
         try:
-            history = yield from read_history(core, serde, rows)
+            history = yield from read_history(core, serde, rows, known)
             with reading(thread_id, "*", "*"):
                 kept = yield from choose(history)
         except CheckpointCorrupted:
@@ -155,12 +160,16 @@ def plan_thinning(
 
 
 def thin(
-    core: Core, serde: SerializerProtocol, thread_id: str, choose: Choice
+    core: Core,
+    serde: SerializerProtocol,
+    thread_id: str,
+    choose: Choice,
+    known: Mapping[Key, Item] = _NOTHING,
 ) -> Steps[Thinning | None]:
     """Remove the checkpoints that `choose` does not keep and no kept one is rebuilt from; what was
     done, None where the thread has no checkpoints. Their chunks stay for now."""
     for attempt in range(CONDITIONAL_ATTEMPTS + 1):
-        plan = yield from plan_thinning(core, serde, thread_id, choose)
+        plan = yield from plan_thinning(core, serde, thread_id, choose, known)
         if plan is None:
             return None
         if (yield from carry_out(core, plan, is_conditional=attempt < CONDITIONAL_ATTEMPTS)):

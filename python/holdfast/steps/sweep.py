@@ -82,14 +82,14 @@ def _sweep_thread(core: Core, serde: SerializerProtocol, plan: Plan, one: Visite
         return Swept()
     if one.is_expired:
         return (yield from _remove(core, plan, one))
-    is_idle = plan.idle_for is not None and idle >= plan.idle_for
-    if is_idle or idle >= _ABANDONED:
+    if plan.idle_for is not None and idle >= plan.idle_for:
         head = yield from _head(one.thread_id)
-        if head is None or (
-            is_idle and not (plan.keep_interrupted and (yield from _waits(core, serde, head)))
-        ):
+        if not (plan.keep_interrupted and head and (yield from _waits(core, serde, head))):
             return (yield from _remove(core, plan, one))
-    return (yield from _thin(core, serde, plan, one.thread_id))
+    swept = yield from _thin(core, serde, plan, one.thread_id)
+    if swept is None:
+        return (yield from _remove(core, plan, one)) if idle >= _ABANDONED else Swept()
+    return swept
 
 
 def _forget(one: Visited) -> Forget:
@@ -128,13 +128,14 @@ def _waits(core: Core, serde: SerializerProtocol, head: Row) -> Steps[bool]:
     return standing is None or standing.is_unfinished
 
 
-def _thin(core: Core, serde: SerializerProtocol, plan: Plan, thread_id: str) -> Steps[Swept]:
-    """Remove old checkpoints, writes whose checkpoint is gone, and garbage."""
+def _thin(core: Core, serde: SerializerProtocol, plan: Plan, thread_id: str) -> Steps[Swept | None]:
+    """Remove old checkpoints, writes whose checkpoint is gone, and garbage. None where the thread
+    has no checkpoints."""
     choose = keep_all if plan.keep_last is None else keep_last(plan.keep_last)
     for attempt in range(CONDITIONAL_ATTEMPTS + 1):
         planned = yield from plan_thinning(core, serde, thread_id, choose)
         if planned is None:
-            return Swept()
+            return None
         swept = yield from _counted(core, planned)
         if plan.dry_run:
             stored = yield from _stored_beside(planned)

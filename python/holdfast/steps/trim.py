@@ -11,6 +11,7 @@ from holdfast._core import Core
 from holdfast.drive import Steps
 from holdfast.errors import HoldfastError
 from holdfast.steps.garbage import collect_garbage
+from holdfast.steps.history import Item, Key
 from holdfast.steps.keep import keep_last
 from holdfast.steps.retention import thin
 
@@ -29,6 +30,8 @@ class _Known:
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         """Checkpoints of each namespace, at most."""
+        self.items: dict[Key, Item] = {}
+        """Those that were kept, as they were read."""
         self.chunks = 0
         """That were sent since garbage was collected."""
         self.living: int | None = None
@@ -73,10 +76,12 @@ class Trim:
     def _trim(
         self, core: Core, serde: SerializerProtocol, thread_id: str, known: _Known
     ) -> Steps[None]:
-        plan = yield from thin(core, serde, thread_id, self._choose)
+        plan = yield from thin(core, serde, thread_id, self._choose, known.items)
         known.counts.clear()
+        known.items.clear()
         if plan is None:
             return
+        known.items.update((key, plan.history.items[key]) for key in plan.kept)
         for ns, _ in plan.kept:
             known.counts[ns] = known.counts.get(ns, 0) + 1
         if plan.removed and self._is_time(known):
