@@ -92,13 +92,11 @@ def _has_parents(history: History, key: Key, kept: Iterable[Key], oldest: dict[s
 
 def _needed_for_sends(history: History, kept: Iterable[Key]) -> Steps[set[Key]]:
     """Parents whose writes hold the sends of kept checkpoints that are older than format 4."""
-    parents = {item.parent_key() for item in (yield from history.before_sends(kept))}
-    stored_parents = [
-        parent for parent in parents if parent is not None and parent in history.items
-    ]
+    old = yield from history.before_sends(kept)
+    parents = [parent for item in old if (parent := item.parent_key()) in history.items]
     needed: set[Key] = set()
-    if stored_parents:
-        writes = yield WritesOf(history.thread_id, stored_parents)
+    if parents:
+        writes = yield WritesOf(history.thread_id, [parent for parent in parents if parent])
         for key, stored in writes.items():
             if any(history.reader.write(write.data).channel == TASKS for write in stored):
                 needed.add(key)

@@ -18,7 +18,7 @@ from holdfast.steps.retention import thin
 _logger = logging.getLogger(__name__)
 
 # Threads that are remembered; of others nothing is known, and more is looked at.
-_THREADS = 2000
+_THREADS = 256
 # Puts after which chunks are looked through at the latest, where few live, and on average, in a
 # process that does not know how many do.
 _PUTS = 16
@@ -60,9 +60,7 @@ class Trim:
         Args:
             chunks: How many the put has sent.
         """
-        if len(self._threads) >= _THREADS:
-            self._threads.clear()
-        known = self._threads.setdefault(thread_id, _Known())
+        known = self._known(thread_id)
         # A root namespace that is not known may be long; that of a subgraph is mostly new.
         known.counts[ns] = known.counts.get(ns, 0 if ns else self._count) + 1
         known.chunks += chunks
@@ -72,6 +70,14 @@ class Trim:
             yield from self._trim(core, serde, thread_id, known)
         except HoldfastError as error:
             _logger.warning("keep_last: %s Old checkpoints stay until the next put.", error)
+
+    def _known(self, thread_id: str) -> _Known:
+        # Threads of the process that do the same at once get in each other's way no further.
+        known = self._threads.pop(thread_id, None) or _Known()
+        self._threads[thread_id] = known
+        for oldest in [*self._threads][:-_THREADS]:
+            self._threads.pop(oldest, None)
+        return known
 
     def _trim(
         self, core: Core, serde: SerializerProtocol, thread_id: str, known: _Known
