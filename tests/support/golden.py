@@ -179,7 +179,7 @@ def write(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(
             "UPDATE holdfast_threads "
-            "SET epoch = key, created_at = 0, updated_at = 0, operations = x''"
+            "SET epoch = key, created_at = 0, updated_at = 0, minute = 0, operations = x''"
         )
         connection.execute("PRAGMA journal_mode = DELETE")
         connection.execute("PRAGMA page_size = 1024")

@@ -241,8 +241,9 @@ class Forget:
 
     False, and nothing done, when an epoch is given and the thread's has moved. With a
     tombstone the store remembers the deletion for `TOMBSTONE_SECONDS`, also of a thread that is
-    not there; without, it forgets that there ever was such a thread, but for a lease. A
-    repeated operation changes nothing, also when the thread has begun anew since.
+    not there; a repeated operation then changes nothing, also when the thread has begun anew
+    since, nor does one by which a checkpoint of it had come. Without, nothing is noted: a
+    tombstone of an earlier deletion stays for its time, and so does a lease.
     """
 
     thread_id: str
@@ -343,7 +344,8 @@ class Lease:
     → `(token, seconds)`: the token, None where another has it, and how long it lasts.
 
     Each who takes a lease gets a greater token than all before. To prolong a lease that has
-    run out is possible as long as nobody else has taken it or written meanwhile.
+    run out is possible as long as nobody else has taken it or written meanwhile; otherwise the
+    reply is (None, 0).
     """
 
     thread_id: str
@@ -405,9 +407,9 @@ class Visited:
 
     Attributes:
         updated: When its last write came, in milliseconds since 1970; of a deleted one, when it
-            was deleted.
+            was deleted; now, if there is but a lease.
         is_expired: It is invisible, and to be removed.
-        is_deleted: A tombstone is all there is.
+        is_deleted: A tombstone or a lease is all there is.
         is_leased: Somebody holds its lease.
     """
 

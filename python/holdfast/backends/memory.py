@@ -364,7 +364,7 @@ class MemoryBackend(Backend):
         self._threads.pop(thread_id, None)
         if request.leaves_tombstone:
             self._tombstones[thread_id] = _Tombstone(self.clock(), request.operation)
-        else:
+        elif self._tombstone(thread_id) is None:
             self._tombstones.pop(thread_id, None)
         return True
 

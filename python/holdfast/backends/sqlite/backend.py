@@ -10,65 +10,41 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeGuard
 
-from holdfast.backends.base import Backend, Commit, Request, Write
+from holdfast.backends.base import (
+    Ancestors,
+    Backend,
+    Commit,
+    Forget,
+    Head,
+    Page,
+    Remove,
+    Request,
+    Visit,
+    Write,
+)
 from holdfast.backends.sqlite.changes import Changes
 from holdfast.backends.sqlite.connections import Source, inherited
 from holdfast.backends.sqlite.errors import translate
+from holdfast.backends.sqlite.jobs import Job, interrupted
+from holdfast.backends.sqlite.listings import Listings
 from holdfast.backends.sqlite.reads import Reads
+from holdfast.backends.sqlite.reclaim import PAUSE_SECONDS, RECLAIM, Reclaim, Reclaimer
 from holdfast.backends.sqlite.tables import LAYOUT, Tables
-from holdfast.errors import FormatTooNew, StoreUnavailable, for_another
+from holdfast.backends.sqlite.threads import ThreadRows
+from holdfast.errors import FormatTooNew, for_another
 from holdfast.options import Options
 
 _READERS = 4
 # Requests that one transaction answers before others are let in.
 _LARGEST_GROUP = 500
-
-
-class _Job:
-    """A request on its way: its outcome, and the future of a loop that waits for it."""
-
-    __slots__ = ("done", "error", "future", "reply", "request")
-
-    def __init__(self, request: Request | None, future: asyncio.Future[Any] | None = None) -> None:
-        self.request = request
-        self.future = future
-        self.done = False
-        self.reply: Any = None
-        self.error: Exception | None = None
-
-    def finish(self) -> None:
-        self.done = True
-        if self.future is not None:
-            # A loop that has ended waits for nothing any more.
-            with suppress(RuntimeError):
-                self.future.get_loop().call_soon_threadsafe(self._settle, self.future)
-
-    def _settle(self, future: asyncio.Future[Any]) -> None:
-        if future.done():
-            return  # cancelled: what was asked for is done all the same
-        if self.error is not None:
-            future.set_exception(self.error)
-        else:
-            future.set_result(self.reply)
-
-    def outcome(self) -> Any:
-        if not self.done:
-            raise _interrupted()
-        if self.error is not None:
-            raise self.error
-        return self.reply
-
-
-def _interrupted() -> StoreUnavailable:
-    return StoreUnavailable(
-        "SQLite: the thread that was writing was interrupted. Whether the request was stored "
-        "is unknown; repeating it is safe."
-    )
+# Requests after which what lies under dead keys is deleted.
+_RECLAIMING = (Forget, Remove, Visit)
 
 
 class SqliteBackend(Backend):
@@ -77,12 +53,17 @@ class SqliteBackend(Backend):
     def __init__(self, source: Source, options: Options) -> None:
         self._source = source
         self._tables = Tables(options.table)
-        self._reads = Reads(self._tables).answers
-        self._changes = Changes(self._tables).answers
+        self._reclaimer = Reclaimer(self._tables)
+        self._thread_rows = ThreadRows(self._tables, self._reclaimer, options.ttl)
+        self._changes = Changes(self._tables, self._thread_rows, self._reclaimer).answers
+        reads = Reads(self._tables)
+        listings = Listings(self._tables, self._reclaimer, reads.writes_at)
+        self._reads = reads.answers | listings.answers
+        self._refreshes = options.refresh_on_read
         self._reset()
 
     def _reset(self) -> None:
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[Job] = deque()
         self._leading = threading.Lock()
         self._pooling = threading.Lock()
         self._writer: sqlite3.Connection | None = None
@@ -96,23 +77,54 @@ class SqliteBackend(Backend):
     # --- the interface ---
 
     def setup(self) -> None:
-        self._change(_Job(None))
+        self._change(Job(None))
 
     async def asetup(self) -> None:
         await self._achange(None)
 
     def execute(self, request: Request) -> Any:
-        if type(request) in self._reads and not self._source.is_shared:
-            return self._read(request)
-        return self._change(_Job(request))
+        reply = self.answer(request)
+        while self.leaves_more(request):
+            time.sleep(PAUSE_SECONDS)
+            self.answer(RECLAIM)
+        return reply
 
     async def aexecute(self, request: Request) -> Any:
-        if type(request) in self._reads and not self._source.is_shared:
+        reply = await self._aanswer(request)
+        while self.leaves_more(request):
+            await asyncio.sleep(PAUSE_SECONDS)
+            await self._aanswer(RECLAIM)
+        return reply
+
+    def leaves_more(self, request: Request) -> bool:
+        """Whether a request that was answered is to go on with `Reclaim`, others between."""
+        return (
+            isinstance(request, _RECLAIMING)
+            and self._reclaimer.has_dead
+            and self._writer is not None
+        )
+
+    def answer(self, request: Request | Reclaim) -> Any:
+        """Answer a request, in one transaction."""
+        if self._is_read(request):
+            return self._read(request)
+        return self._change(Job(request))
+
+    async def _aanswer(self, request: Request | Reclaim) -> Any:
+        if self._is_read(request):
             loop = asyncio.get_running_loop()
             with self._pooling:
                 reply = self._threads().submit(self._read, request)
             return await asyncio.wrap_future(reply, loop=loop)
         return await self._achange(request)
+
+    def _is_read(self, request: Request | Reclaim) -> TypeGuard[Request]:
+        """Whether a connection that does not write answers it."""
+        return (
+            type(request) in self._reads
+            and not self._source.is_shared
+            and not (self._refreshes and _refreshed(request))
+        )
 
     def close(self) -> None:
         with self._pooling:
@@ -156,13 +168,13 @@ class SqliteBackend(Backend):
 
     def _read(self, request: Request) -> Any:
         if not self._is_created:
-            self._change(_Job(None))
+            self._change(Job(None))
         with translate(self._source.name, request):
             connection = self._reader()
             try:
                 cursor = connection.cursor()
                 cursor.execute("BEGIN")
-                reply = self._reads[type(request)](cursor, request)
+                reply = self._reads[type(request)](cursor, request, self.clock())
                 cursor.execute("COMMIT")
             except BaseException:
                 connection.close()
@@ -193,7 +205,7 @@ class SqliteBackend(Backend):
 
     # --- changing ---
 
-    def _change(self, job: _Job) -> Any:
+    def _change(self, job: Job) -> Any:
         """Wait in line; whoever holds the lead works off the whole line."""
         with self._pooling:
             self._waiting.append(job)
@@ -202,10 +214,10 @@ class SqliteBackend(Backend):
                 self._work_off()
         return job.outcome()
 
-    async def _achange(self, request: Request | None) -> Any:
+    async def _achange(self, request: Request | Reclaim | None) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         with self._pooling:
-            self._waiting.append(_Job(request, future))
+            self._waiting.append(Job(request, future))
             if not self._is_led:
                 self._threads().submit(self._lead)
                 self._is_led = True
@@ -228,7 +240,7 @@ class SqliteBackend(Backend):
                 goes_on = self._is_led = bool(self._waiting)
 
     def _work_off(self) -> None:
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         try:
             if self._join(jobs):
                 self._transact(jobs)
@@ -237,13 +249,13 @@ class SqliteBackend(Backend):
                 job.error = job.error or for_another(error)
         except BaseException:
             for job in jobs:
-                job.error = job.error or _interrupted()
+                job.error = job.error or interrupted()
             raise
         finally:
             for job in jobs:
                 job.finish()
 
-    def _join(self, jobs: list[_Job]) -> list[_Job]:
+    def _join(self, jobs: list[Job]) -> list[Job]:
         """Add those who wait now to `jobs`; who they are."""
         with self._pooling:
             late = list(self._waiting)
@@ -251,11 +263,13 @@ class SqliteBackend(Backend):
             self._waiting.clear()
         return late
 
-    def _transact(self, jobs: list[_Job]) -> None:
+    def _transact(self, jobs: list[Job]) -> None:
         """Answer requests in one transaction: all flushed together, each failing alone.
 
         Who comes while the others are answered joins them.
         """
+        if self._writer is None and all(job.request is RECLAIM for job in jobs):
+            return  # closed meanwhile: the next one goes on with it
         with translate(self._source.name, jobs[0].request if len(jobs) == 1 else None):
             connection = self._opened()
             if jobs[0].request is None and len(jobs) == 1:
@@ -265,6 +279,7 @@ class SqliteBackend(Backend):
                 self._is_reserved = True
             cursor = connection.cursor()
             cursor.row_factory = None
+            self._reclaimer.renew()
             try:
                 self._begin(connection, cursor)
                 if len(jobs) > 1:
@@ -281,17 +296,20 @@ class SqliteBackend(Backend):
                 self._abandon(connection)
                 raise
 
-    def _answer(self, cursor: sqlite3.Cursor, job: _Job) -> bool:
+    def _answer(self, cursor: sqlite3.Cursor, job: Job) -> bool:
         """Answer a request; False where what it did is not to be kept."""
         request = job.request
         if request is None:
             return True
+        now = self.clock()
+        if self._refreshes and (thread_id := _refreshed(request)) is not None:
+            self._thread_rows.refresh(cursor, thread_id, now)
         answer = self._reads.get(type(request)) or self._changes[type(request)]
-        job.reply = answer(cursor, request)
+        job.reply = answer(cursor, request, now)
         lacks_chunks = isinstance(request, (Commit, Write)) and job.reply
         return not lacks_chunks
 
-    def _answer_apart(self, cursor: sqlite3.Cursor, job: _Job) -> None:
+    def _answer_apart(self, cursor: sqlite3.Cursor, job: Job) -> None:
         """Answer a request so that its failure leaves its neighbours alone."""
         cursor.execute("SAVEPOINT request")
         is_kept = False
@@ -319,20 +337,30 @@ class SqliteBackend(Backend):
         """See to the tables; without a lock where they are there."""
         cursor = connection.cursor()
         cursor.row_factory = None
+        if self._found_layout(cursor) == LAYOUT:
+            return
+        self._begin(connection, cursor)
+        try:
+            if self._found_layout(cursor) != LAYOUT:  # nobody was faster
+                self._tables.create(cursor)
+            self._commit(connection, cursor)
+        except BaseException:
+            self._abandon(connection)
+            raise
+
+    def _found_layout(self, cursor: sqlite3.Cursor) -> int | None:
+        """The layout of the tables, None where there are none.
+
+        Raises:
+            FormatTooNew: It is newer than this version's.
+        """
         found = self._tables.stored_layout(cursor)
         if found is not None and found > LAYOUT:
             raise FormatTooNew(
                 f"{self._source.name}: tables of layout {found}, this version of "
                 f"holdfast reads up to {LAYOUT}. Upgrade holdfast to use them."
             )
-        if found is None:
-            self._begin(connection, cursor)
-            try:
-                self._tables.create(cursor)
-                self._commit(connection, cursor)
-            except BaseException:
-                self._abandon(connection)
-                raise
+        return found
 
     def _begin(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor) -> None:
         # A given connection may be in a transaction: by its settings, or its owner's own,
@@ -354,3 +382,8 @@ class SqliteBackend(Backend):
                 connection.execute("RELEASE holdfast")
             elif connection.in_transaction:
                 connection.execute("ROLLBACK")
+
+
+def _refreshed(request: Any) -> str | None:
+    """The thread that is read, where the read may count for its expiry."""
+    return request.thread_id if isinstance(request, (Head, Page, Ancestors)) else None

@@ -2,72 +2,47 @@
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
-import time
 from collections.abc import Callable
 from typing import Any
 
 from holdfast.backends.base import (
-    OPERATION_ID_BYTES,
     Commit,
     Copy,
     Discard,
+    Expire,
     Forget,
+    Lease,
     Missing,
+    Predecessor,
+    Release,
     Remove,
     Write,
 )
+from holdfast.backends.sqlite.reclaim import Reclaim, Reclaimer
 from holdfast.backends.sqlite.tables import Tables, batches, marks, to_column
-
-# Operations that a thread remembers. Requests are answered in this process, where no
-# reply is lost: few can ever be repeated.
-_OPERATIONS = 32
-_VACUUM_PAGES = 512
+from holdfast.backends.sqlite.threads import ThreadRows
 
 
 class Changes:
-    """Answers requests on the cursor of a transaction that may write."""
+    """Answers requests on the cursor of a transaction that may write, at a given time."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, threads: ThreadRows, reclaimer: Reclaimer) -> None:
         self._tables = tables
-        self._can_return = sqlite3.sqlite_version_info >= (3, 35)
-        self.answers: dict[type, Callable[[sqlite3.Cursor, Any], Any]] = {
+        self._threads = threads
+        self._reclaimer = reclaimer
+        self.answers: dict[type, Callable[[sqlite3.Cursor, Any, float], Any]] = {
             Commit: self._commit,
             Write: self._write,
-            Forget: self._forget,
+            Forget: threads.forget,
             Copy: self._copy,
             Remove: self._remove,
             Discard: self._discard,
+            Expire: threads.expire,
+            Lease: threads.lease,
+            Release: threads.release,
+            Reclaim: self._reclaim,
         }
-
-    def _begin(self, cursor: sqlite3.Cursor, thread_id: str, operation: bytes) -> int | None:
-        """The thread's key, its epoch raised; None where the operation was done before."""
-        id = to_column(thread_id)
-        now = time.time()
-        kept = -_OPERATIONS * OPERATION_ID_BYTES
-        update = (
-            f"UPDATE {self._tables.threads} SET epoch = epoch + 1, updated_at = ?, "
-            # A concatenation of blobs is text, which would end at a NUL.
-            "operations = substr(CAST(operations || ? AS BLOB), ?) "
-            "WHERE thread_id = ? AND NOT instr(operations, ?)"
-        )
-        values = (now, operation, kept, id, operation)
-        key: int | None = None
-        if self._can_return:
-            row = cursor.execute(f"{update} RETURNING key", values).fetchone()
-            key = row[0] if row else None
-        elif cursor.execute(update, values).rowcount:
-            key = self._tables.key(cursor, thread_id)
-        if key is None and self._tables.key(cursor, thread_id) is None:
-            cursor.execute(
-                f"INSERT INTO {self._tables.threads} "
-                "(thread_id, epoch, created_at, updated_at, operations) VALUES (?, ?, ?, ?, ?)",
-                # Not from zero: a mark made of an earlier thread must not fit this one.
-                (id, secrets.randbits(48), now, now, operation),
-            )
-            key = cursor.lastrowid
-        return key
 
     def _store(self, cursor: sqlite3.Cursor, key: int, request: Commit | Write) -> Missing:
         """Insert chunks and verify the frontier."""
@@ -89,8 +64,10 @@ class Changes:
                 missing += [id for id in some if id not in found]
         return missing
 
-    def _commit(self, cursor: sqlite3.Cursor, request: Commit) -> Missing:
-        key = self._begin(cursor, request.thread_id, request.operation)
+    def _commit(self, cursor: sqlite3.Cursor, request: Commit, now: float) -> Missing:
+        key = self._threads.begin(
+            cursor, request.thread_id, request.operation, now, request.fence, request.follows
+        )
         if key is None:
             return []
         if missing := self._store(cursor, key, request):
@@ -113,13 +90,17 @@ class Changes:
             )
         return []
 
-    def _write(self, cursor: sqlite3.Cursor, request: Write) -> Missing:
-        key = self._begin(cursor, request.thread_id, request.operation)
+    def _write(self, cursor: sqlite3.Cursor, request: Write, now: float) -> Missing:
+        place = (request.checkpoint_ns, request.checkpoint_id)
+        follows = [Predecessor(*place, request.made, is_parent=False)]
+        key = self._threads.begin(
+            cursor, request.thread_id, request.operation, now, request.fence, follows
+        )
         if key is None:
             return []
         if missing := self._store(cursor, key, request):
             return missing
-        ns, checkpoint_id = to_column(request.checkpoint_ns), to_column(request.checkpoint_id)
+        ns, checkpoint_id = map(to_column, place)
         for verb, special in (("REPLACE", True), ("IGNORE", False)):
             rows = [
                 (key, ns, checkpoint_id, to_column(write.task_id), write.idx, write.data)
@@ -132,27 +113,13 @@ class Changes:
                 )
         return []
 
-    def _forget(self, cursor: sqlite3.Cursor, request: Forget) -> None:
-        key = self._tables.key(cursor, request.thread_id)
-        if key is not None:
-            self._drop(cursor, key)
-
-    def _drop(self, cursor: sqlite3.Cursor, key: int) -> None:
-        tables = self._tables
-        for table in (tables.checkpoints, tables.writes, tables.blobs, tables.runs):
-            cursor.execute(f"DELETE FROM {table} WHERE thread = ?", (key,))
-        cursor.execute(f"DELETE FROM {tables.threads} WHERE key = ?", (key,))
-        self._vacuum(cursor)
-
-    def _vacuum(self, cursor: sqlite3.Cursor) -> None:
-        """Give some free pages back to the file system."""
-        cursor.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
-
-    def _copy(self, cursor: sqlite3.Cursor, request: Copy) -> None:
-        source = self._tables.key(cursor, request.source_thread_id)
+    def _copy(self, cursor: sqlite3.Cursor, request: Copy, now: float) -> None:
+        source = self._tables.key(cursor, request.source_thread_id, now)
         if source is None or request.source_thread_id == request.target_thread_id:
             return
-        target = self._begin(cursor, request.target_thread_id, request.operation)
+        target = self._threads.begin(
+            cursor, request.target_thread_id, request.operation, now, request.fence, ()
+        )
         if target is None:
             return
         tables = self._tables
@@ -168,19 +135,13 @@ class Changes:
                 (target, source),
             )
 
-    def _remove(self, cursor: sqlite3.Cursor, request: Remove) -> bool:
-        key = self._tables.key(cursor, request.thread_id)
-        if key is None:
-            return True
-        is_repeated = cursor.execute(
-            f"SELECT instr(operations, ?) FROM {self._tables.threads} WHERE key = ?",
-            (request.operation, key),
-        ).fetchone()[0]
-        if is_repeated:
+    def _remove(self, cursor: sqlite3.Cursor, request: Remove, now: float) -> bool:
+        key = self._tables.key(cursor, request.thread_id, now)
+        if key is None or self._threads.remembers(cursor, key, request.operation):
             return True
         if request.epoch not in (None, self._tables.epoch(cursor, key)):
             return False
-        self._begin(cursor, request.thread_id, request.operation)
+        self._threads.note(cursor, key, request.operation)
         places = [(key, to_column(ns), to_column(id)) for ns, id in request.checkpoints]
         for table in (self._tables.writes, self._tables.checkpoints):
             cursor.executemany(
@@ -201,11 +162,11 @@ class Changes:
             (key, key),
         ).fetchone()
         if not left[0]:
-            self._drop(cursor, key)
+            self._threads.end(cursor, request.thread_id, now)
         return True
 
-    def _discard(self, cursor: sqlite3.Cursor, request: Discard) -> bool:
-        key = self._tables.key(cursor, request.thread_id)
+    def _discard(self, cursor: sqlite3.Cursor, request: Discard, now: float) -> bool:
+        key = self._tables.key(cursor, request.thread_id, now)
         if key is None:
             return True
         if self._tables.epoch(cursor, key) != request.epoch:
@@ -214,5 +175,8 @@ class Changes:
             f"DELETE FROM {self._tables.blobs} WHERE thread = ? AND id = ?",
             [(key, id) for id in request.ids],
         )
-        self._vacuum(cursor)
+        self._reclaimer.vacuum(cursor)
         return True
+
+    def _reclaim(self, cursor: sqlite3.Cursor, _: Reclaim, __: float) -> None:
+        self._reclaimer.reclaim(cursor)

@@ -10,6 +10,7 @@ from typing import Any
 from holdfast.backends.base import Backend, Request
 from holdfast.backends.sqlite.backend import SqliteBackend
 from holdfast.backends.sqlite.connections import Injected, inherited
+from holdfast.backends.sqlite.reclaim import PAUSE_SECONDS, RECLAIM
 from holdfast.errors import ConfigurationError, StoreUnavailable
 from holdfast.options import Options
 
@@ -34,6 +35,7 @@ class AiosqliteBackend(Backend):
     def _opened(self) -> SqliteBackend:
         if self._inner is None:
             self._inner = SqliteBackend(Injected(self._connection._conn), self._options)
+        self._inner.clock = self.clock
         return self._inner
 
     def setup(self) -> None:
@@ -46,7 +48,11 @@ class AiosqliteBackend(Backend):
         return self._wait(self.aexecute(request))
 
     async def aexecute(self, request: Request) -> Any:
-        return await self._in_thread(lambda: self._opened().execute(request))
+        reply = await self._in_thread(lambda: self._opened().answer(request))
+        while self._inner is not None and self._inner.leaves_more(request):
+            await asyncio.sleep(PAUSE_SECONDS)
+            await self._in_thread(lambda: self._opened().answer(RECLAIM))
+        return reply
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         if self._connection is None:

@@ -24,18 +24,26 @@ from holdfast.backends.base import (
     WritesOf,
     follow,
 )
-from holdfast.backends.sqlite.tables import Column, Tables, batches, from_column, marks, to_column
+from holdfast.backends.sqlite.tables import (
+    IS_VISIBLE,
+    Column,
+    Tables,
+    batches,
+    from_column,
+    marks,
+    to_column,
+)
 
 # SQLite's number for synchronous=FULL.
 _FULL = 2
 
 
 class Reads:
-    """Answers requests on the cursor of an open transaction."""
+    """Answers requests on the cursor of an open transaction, at a given time."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self.answers: dict[type, Callable[[sqlite3.Cursor, Any], Any]] = {
+        self.answers: dict[type, Callable[[sqlite3.Cursor, Any, float], Any]] = {
             Head: self._head,
             GetRecord: self._get_record,
             Chunks: self._chunks,
@@ -49,8 +57,8 @@ class Reads:
             Check: self._check,
         }
 
-    def _head(self, cursor: sqlite3.Cursor, request: Head) -> Row | None:
-        key = self._tables.key(cursor, request.thread_id)
+    def _head(self, cursor: sqlite3.Cursor, request: Head, now: float) -> Row | None:
+        key = self._tables.key(cursor, request.thread_id, now)
         if key is None:
             return None
         ns = to_column(request.checkpoint_ns)
@@ -69,7 +77,7 @@ class Reads:
         if row is None:
             return None
         checkpoint_id, record = row
-        writes = self._writes_at(cursor, key, ns, checkpoint_id)
+        writes = self.writes_at(cursor, key, ns, checkpoint_id)
         stored = [record, *(write.data for write in writes)]
         chunks = follow(stored, request.lacking, lambda ids: self._fetch(cursor, key, ids))
         return Row(
@@ -81,9 +89,10 @@ class Reads:
             chunks,
         )
 
-    def _writes_at(
+    def writes_at(
         self, cursor: sqlite3.Cursor, key: int, ns: Column, checkpoint_id: Column
     ) -> list[StoredWrite]:
+        """The pending writes of one checkpoint."""
         rows = cursor.execute(
             f"SELECT task_id, idx, data FROM {self._tables.writes} "
             "WHERE thread = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
@@ -104,20 +113,20 @@ class Reads:
             )
         return found
 
-    def _get_record(self, cursor: sqlite3.Cursor, request: GetRecord) -> bytes | None:
+    def _get_record(self, cursor: sqlite3.Cursor, request: GetRecord, now: float) -> bytes | None:
         row = cursor.execute(
             f"SELECT record FROM {self._tables.checkpoints} "
             "WHERE thread = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
             (
-                self._tables.key(cursor, request.thread_id),
+                self._tables.key(cursor, request.thread_id, now),
                 to_column(request.checkpoint_ns),
                 to_column(request.checkpoint_id),
             ),
         ).fetchone()
         return row[0] if row else None
 
-    def _chunks(self, cursor: sqlite3.Cursor, request: Chunks) -> dict[bytes, bytes]:
-        key = self._tables.key(cursor, request.thread_id)
+    def _chunks(self, cursor: sqlite3.Cursor, request: Chunks, now: float) -> dict[bytes, bytes]:
+        key = self._tables.key(cursor, request.thread_id, now)
         if key is None:
             return {}
 
@@ -130,22 +139,22 @@ class Reads:
         return found
 
     def _writes_of(
-        self, cursor: sqlite3.Cursor, request: WritesOf
+        self, cursor: sqlite3.Cursor, request: WritesOf, now: float
     ) -> dict[tuple[str, str], list[StoredWrite]]:
-        key = self._tables.key(cursor, request.thread_id)
+        key = self._tables.key(cursor, request.thread_id, now)
         if key is None:
             return {place: [] for place in request.places}
         return {
-            (ns, id): self._writes_at(cursor, key, to_column(ns), to_column(id))
+            (ns, id): self.writes_at(cursor, key, to_column(ns), to_column(id))
             for ns, id in request.places
         }
 
-    def _page(self, cursor: sqlite3.Cursor, request: Page) -> list[Row]:
-        where = ["1"]
-        values: list[Any] = []
+    def _page(self, cursor: sqlite3.Cursor, request: Page, now: float) -> list[Row]:
+        where = [IS_VISIBLE]
+        values: list[Any] = [now]
         if request.thread_id is not None:
             where.append("c.thread = ?")
-            values.append(self._tables.key(cursor, request.thread_id))
+            values.append(self._tables.key(cursor, request.thread_id, now))
         if request.checkpoint_ns is not None:
             where.append("c.checkpoint_ns = ?")
             values.append(to_column(request.checkpoint_ns))
@@ -172,13 +181,13 @@ class Reads:
                 from_column(ns),
                 from_column(id),
                 record,
-                self._writes_at(cursor, key, ns, id),
+                self.writes_at(cursor, key, ns, id),
             )
             for key, thread_id, ns, id, record in rows
         ]
 
-    def _ancestors(self, cursor: sqlite3.Cursor, request: Ancestors) -> list[Row]:
-        key = self._tables.key(cursor, request.thread_id)
+    def _ancestors(self, cursor: sqlite3.Cursor, request: Ancestors, now: float) -> list[Row]:
+        key = self._tables.key(cursor, request.thread_id, now)
         ns = to_column(request.checkpoint_ns)
         start = None if request.checkpoint_id is None else to_column(request.checkpoint_id)
         checkpoints = self._tables.checkpoints
@@ -200,27 +209,27 @@ class Reads:
                 request.checkpoint_ns,
                 from_column(id),
                 record,
-                [] if key is None else self._writes_at(cursor, key, ns, id),
+                [] if key is None else self.writes_at(cursor, key, ns, id),
             )
             for id, record in rows
         ]
 
-    def _run_threads(self, cursor: sqlite3.Cursor, request: RunThreads) -> list[str]:
+    def _run_threads(self, cursor: sqlite3.Cursor, request: RunThreads, now: float) -> list[str]:
         found: set[str] = set()
         for some in batches(request.run_ids):
             rows = cursor.execute(
                 f"SELECT t.thread_id FROM {self._tables.runs} r "
                 f"JOIN {self._tables.threads} t ON t.key = r.thread "
-                f"WHERE r.run_id IN ({marks(some)})",
-                [to_column(run_id) for run_id in some],
+                f"WHERE r.run_id IN ({marks(some)}) AND {IS_VISIBLE}",
+                [*map(to_column, some), now],
             )
             found.update(from_column(thread_id) for (thread_id,) in rows)
         return sorted(found)
 
     def _census(
-        self, cursor: sqlite3.Cursor, request: Census
+        self, cursor: sqlite3.Cursor, request: Census, now: float
     ) -> tuple[int, list[Row], list[tuple[str, str]]]:
-        key = self._tables.key(cursor, request.thread_id)
+        key = self._tables.key(cursor, request.thread_id, now)
         rows = cursor.execute(
             "SELECT checkpoint_ns, checkpoint_id, record "
             f"FROM {self._tables.checkpoints} WHERE thread = ?",
@@ -241,8 +250,10 @@ class Reads:
             [(from_column(ns), from_column(id)) for ns, id in orphans],
         )
 
-    def _mark(self, cursor: sqlite3.Cursor, request: Mark) -> tuple[int, set[tuple[int, bytes]]]:
-        key = self._tables.key(cursor, request.thread_id)
+    def _mark(
+        self, cursor: sqlite3.Cursor, request: Mark, now: float
+    ) -> tuple[int, set[tuple[int, bytes]]]:
+        key = self._tables.key(cursor, request.thread_id, now)
         marked: set[tuple[int, bytes]] = set()
         for table, column in ((self._tables.checkpoints, "record"), (self._tables.writes, "data")):
             rows = cursor.execute(f"SELECT {column} FROM {table} WHERE thread = ?", (key,))
@@ -251,17 +262,18 @@ class Reads:
         return self._tables.epoch(cursor, key), marked
 
     def _chunk_ids(
-        self, cursor: sqlite3.Cursor, request: ChunkIds
+        self, cursor: sqlite3.Cursor, request: ChunkIds, now: float
     ) -> tuple[list[tuple[bytes, int, int]], bytes | None]:
+        key = self._tables.key(cursor, request.thread_id, now)
         rows = cursor.execute(
             f"SELECT id, coalesce(substr(data, 1, 2), x''), length(data) FROM {self._tables.blobs} "
             "WHERE thread = ? AND id > ? ORDER BY id LIMIT ?",
-            (self._tables.key(cursor, request.thread_id), request.cursor or b"", request.limit),
+            (key, request.cursor or b"", request.limit),
         )
         page = [(id, level(start), size) for id, start, size in rows]
         return page, page[-1][0] if len(page) == request.limit else None
 
-    def _check(self, cursor: sqlite3.Cursor, _: Check) -> list[Finding]:
+    def _check(self, cursor: sqlite3.Cursor, _: Check, __: float) -> list[Finding]:
         def pragma(name: str) -> Any:
             return cursor.execute(f"PRAGMA {name}").fetchone()[0]
 
