@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import holdfast
 import pytest
 from redis import Redis
-from support.audit import audit, keys
+from support.audit import audit, standing
 from support.calls import MODES, Calls
 from support.faults import ROUNDS, Flat, again_and_again, seeded
 from support.lives import Diary, Event, check, lead, rest, start
@@ -86,7 +86,7 @@ def check_all(url: str, client: Redis, lives: Mapping[str, list[Event]]) -> None
         for thread in lives:
             saver.delete_thread(thread)
             assert saver.get_tuple(config(thread)) is None
-    assert keys(client) == {b"holdfast:format"}
+    assert standing(client) == [b"holdfast:format"]
 
 
 # --- the server dies
@@ -282,7 +282,8 @@ def test_removing_in_slices_is_finished(
     how: str,
 ) -> None:
     """Cut short between two slices: what remains is whole, and the next one removes it too."""
-    monkeypatch.setattr("holdfast.backends.redis.changes._REMOVED", 20)
+    for module in ("changing", "removals"):
+        monkeypatch.setattr(f"holdfast.backends.redis.{module}.REMOVED", 20)
     budget = 0 if how == "nobody tries again" else 60
     script = {"delete": "forget", "prune": "remove"}[deed]
     count = Counter[str]()
@@ -331,7 +332,7 @@ def test_removing_in_slices_is_finished(
             remove("t")
         found = audit(client)
         if deed == "delete":
-            assert keys(client) == {b"holdfast:format"}
+            assert standing(client) == [b"holdfast:format"]
         else:
             assert [len(ids) for ids in found["t"].ids.values()] == [1]
             assert not found["t"].garbage

@@ -10,6 +10,7 @@ from typing import Any
 import holdfast
 import pytest
 import redis
+from support.audit import standing
 from support.calls import Calls
 from support.make import checkpoint, config, version
 from support.redis import TlsServer, eye, keys
@@ -85,6 +86,8 @@ def test_options_have_the_defaults_that_are_told() -> None:
     clients: Any = holdfast.open("redis://localhost")._live.backend
     assert told == {
         "prefix": options.prefix,
+        "ttl": "none" if options.ttl is None else f"{options.ttl:g}",
+        "refresh_on_read": "on" if options.refresh_on_read else "off",
         "retry_budget": f"{options.retry_budget:g}",
         "socket_timeout": f"{clients._clients._timeout:g}",
         "socket_connect_timeout": f"{clients._clients._connect_timeout:g}",
@@ -108,10 +111,10 @@ async def test_keys_are_those_of_the_table(
             told[name.replace("[:n]", ":n")] = kind
     assert found == told
     await calls.delete_thread("t")
-    assert keys(client) == [b"p:format"]
+    assert standing(client, "p") == [b"p:format"]
     await calls.put(config(":{%}"), checkpoint("1", {}), {}, {})
     await calls.put(config(""), checkpoint("1", {}), {}, {})
-    names = [key for key in keys(client) if b":meta:" in key]
+    names = [key for key in standing(client, "p") if b":meta:" in key]
     assert names == [b"p:meta:%00", b"p:meta:%3A%7B%25%7D"]
     await calls.close()
 

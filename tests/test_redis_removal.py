@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import holdfast
 import pytest
 import redis
+from support.audit import is_tombstone, standing
 from support.calls import Calls
 from support.make import checkpoint, checkpoint_id, config, version
 from support.redis import dump, eye, keys
@@ -162,7 +165,9 @@ async def test_not_one_key_is_left(
     assert trips < 10
     left = dump(client)
     assert {key: left[key] for key in beside} == beside
-    rest = left.keys() - beside.keys()
+    tombstones = {b"holdfast:meta:nobody", b"holdfast:meta:t"}
+    assert all(is_tombstone(client, key) for key in tombstones)
+    rest = left.keys() - beside.keys() - tombstones
     assert rest == {b"holdfast:format", b"holdfast:threads", b"holdfast:run:r1"}
     assert left[b"holdfast:run:r1"] == {b"bystander"}
 
@@ -179,7 +184,7 @@ async def test_writes_without_checkpoints_go_in_slices_too(
     relay.take()
     await calls.delete_thread("t")
     assert relay.take()[0] >= 3
-    assert keys(client) == [b"holdfast:format"]
+    assert standing(client) == [b"holdfast:format"]
 
 
 async def test_pruning_many_goes_in_slices(
@@ -194,7 +199,7 @@ async def test_pruning_many_goes_in_slices(
     assert found.checkpoint["channel_values"]["state"][0] == str(MANY - 1)
     assert client.llen("holdfast:idx:t") == 1
     await calls.prune(["t"], strategy="delete")
-    assert keys(client) == [b"holdfast:format"]
+    assert standing(client) == [b"holdfast:format"]
 
 
 # --- between the slices
@@ -230,7 +235,9 @@ async def test_a_change_between_the_slices_begins_anew_and_is_kept(
 ) -> None:
     grow()
     await put(other, 7, "source")
-    place = config("t", "", checkpoint_id(1))
+    # The id of a checkpoint that is made after the deletion: one that says no time is refused.
+    made_later = str(UUID(int=(int(time.time() * 1000) + 60_000) << 80 | 7 << 76 | 1 << 63))
+    place = config("t", "", made_later)
 
     async def change(count: int) -> None:
         if count != 2:
@@ -251,7 +258,7 @@ async def test_a_change_between_the_slices_begins_anew_and_is_kept(
     cold = Calls(holdfast.open(other.saver._live.backend._clients._url), "async")  # type: ignore[attr-defined]
     if what == "put_writes":
         assert await cold.get_tuple(place) is None
-        await put(cold, 1)
+        await cold.put(config("t"), checkpoint(made_later), {}, {})
         assert (await cold.must_get(place)).pending_writes == [("task", "a", 1)]
     else:
         expected = checkpoint_id(7 if what == "copy" else 1)
@@ -260,7 +267,7 @@ async def test_a_change_between_the_slices_begins_anew_and_is_kept(
     await cold.delete_thread("t")
     await cold.delete_thread("source")
     await cold.close()
-    assert keys(client) == [b"holdfast:format"]
+    assert standing(client) == [b"holdfast:format"]
 
 
 async def test_two_deletions_at_once_end(
@@ -270,7 +277,7 @@ async def test_two_deletions_at_once_end(
     between = Between(relay, lambda count: other.delete_thread("t") if count == 2 else None)
     await calls.delete_thread("t")
     between.end()
-    assert keys(client) == [b"holdfast:format"]
+    assert standing(client) == [b"holdfast:format"]
 
 
 # --- cut short
@@ -281,14 +288,19 @@ async def test_who_comes_across_what_is_left_finishes_it(
 ) -> None:
     await put(other, 3, "source")
     await put(other, 3, "target")
-    standing = dump(client)
+    before = dump(client)
     place = config("t", "", checkpoint_id(3))
+
+    async def late() -> None:
+        with pytest.raises(holdfast.ThreadDeleted):
+            await other.put_writes(place, [("a", 1)], "task")
+
     ways: list[tuple[Callable[[], Awaitable[Any]], list[str]]] = [
         (lambda: other.delete_thread("t"), []),
         (lambda: calls.delete_thread("t"), []),
         (lambda: other.prune(["t"], strategy="delete"), []),
         (lambda: put(other, 3), [checkpoint_id(3)]),
-        (lambda: other.put_writes(place, [("a", 1)], "task"), []),
+        (late, []),
         (lambda: other.copy_thread("source", "t"), [checkpoint_id(3)]),
     ]
     for after in (1, 2):
@@ -303,8 +315,10 @@ async def test_who_comes_across_what_is_left_finishes_it(
             assert not [key for key in keys(client) if b":t:" in key and b"3" not in key]
             await other.delete_thread("t")
             left = dump(client)
+            assert is_tombstone(client, b"holdfast:meta:t")
+            del left[b"holdfast:meta:t"]
             assert {key: value for key, value in left.items() if b":threads" not in key} == {
-                key: value for key, value in standing.items() if b":threads" not in key
+                key: value for key, value in before.items() if b":threads" not in key
             }
 
 
@@ -321,4 +335,4 @@ async def test_many_who_finish_it_at_once_keep_what_each_has_put(
     assert await other.ids(config("t")) == [checkpoint_id(number) for number in reversed(numbers)]
     await third.delete_thread("t")
     await third.close()
-    assert keys(client) == [b"holdfast:format"]
+    assert standing(client) == [b"holdfast:format"]

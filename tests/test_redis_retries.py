@@ -219,7 +219,7 @@ def test_the_control_case_shows_what_would_be_changed(other: Execute) -> None:
         second = other(anew(change))
         assert (second, all_of(other)[1:]) != (first, before[1:]), case.__name__
         for thread in ("t", "source"):
-            other(base.Forget(thread, new_operation_id()))
+            other(base.Forget(thread, new_operation_id(), leaves_tombstone=False))
 
 
 def test_a_slice_that_is_sent_again_takes_nothing_from_others(

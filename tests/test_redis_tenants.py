@@ -9,9 +9,10 @@ from typing import Any
 import holdfast
 import pytest
 import redis
-from holdfast._core import level
+from holdfast._core import Keys, level
 from hypothesis import given
 from hypothesis import strategies as st
+from support.audit import is_tombstone, standing
 from support.calls import Calls
 from support.damage import manners
 from support.make import Thread, checkpoint, checkpoint_id, config
@@ -109,15 +110,17 @@ async def test_threads_of_any_name_are_apart(calls: Calls, client: redis.Redis) 
         await calls.delete_thread(name)
         after = dump(client)
         before.pop(b"holdfast:threads")
-        after.pop(b"holdfast:threads", None)
+        after.pop(b"holdfast:threads")
+        tombstone = Keys("holdfast").meta(name)
+        assert is_tombstone(client, tombstone)
+        del before[tombstone], after[tombstone]
         gone = before.keys() - after.keys()
-        assert len(gone) == 5, "meta, blob, idx, checkpoint and writes of the one"
+        assert len(gone) == 4, "blob, idx, checkpoint and writes of the one"
         assert after == {key: before[key] for key in before.keys() - gone}
-        removed = registered - set(client.zrange("holdfast:threads", 0, -1))
-        assert removed == {name.encode("utf-8", "surrogatepass")}
+        assert registered == set(client.zrange("holdfast:threads", 0, -1))
         left.discard(name)
         assert await calls.get_tuple(config(name)) is None
-    assert keys(client) == [b"holdfast:format"]
+    assert standing(client) == [b"holdfast:format"]
 
 
 async def test_namespaces_of_any_name_are_apart(calls: Calls, client: redis.Redis) -> None:
@@ -134,7 +137,7 @@ async def test_namespaces_of_any_name_are_apart(calls: Calls, client: redis.Redi
         found_copy = await calls.must_get(config("a:b", name, "1"))
         assert found_copy.checkpoint["channel_values"] == value_of("a", name, "1")
     await calls.delete_thread("a:b")
-    assert keys(client) == [b"holdfast:format"]
+    assert standing(client) == [b"holdfast:format"]
 
 
 async def test_checkpoints_of_any_name_are_apart(calls: Calls, client: redis.Redis) -> None:
@@ -148,7 +151,7 @@ async def test_checkpoints_of_any_name_are_apart(calls: Calls, client: redis.Red
     for name in names:
         await is_own(calls, "a", "", name)
     await calls.delete_thread("a")
-    assert keys(client) == [b"holdfast:format"]
+    assert standing(client) == [b"holdfast:format"]
 
 
 async def test_tasks_and_channels_of_any_name_are_apart(calls: Calls) -> None:
@@ -171,7 +174,7 @@ async def test_runs_of_any_name_are_apart(calls: Calls, client: redis.Redis) -> 
         await calls.delete_for_runs([name])
         assert await calls.get_tuple(config(f"t{number}")) is None
         assert len(await calls.list(None)) == len(names) - number - 1
-    assert keys(client) == [b"holdfast:format"]
+    assert standing(client) == [b"holdfast:format"]
 
 
 async def test_ids_may_be_long(calls: Calls, client: redis.Redis) -> None:
@@ -190,7 +193,7 @@ async def test_ids_may_be_long(calls: Calls, client: redis.Redis) -> None:
     assert await calls.list(None) == []
     for name in (thread, f"{thread} copy"):
         await calls.delete_thread(name)
-    assert keys(client) == [b"holdfast:format"]
+    assert standing(client) == [b"holdfast:format"]
 
 
 @pytest.mark.parametrize("letter", ["x", "\u00e9"])

@@ -8,11 +8,65 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast._core import Keys, references
+from holdfast.backends.redis.names import decode
 from redis import Redis
 
 LIFE = 4
 """Bytes that records and writes begin with: the life of their thread."""
-_FIELDS = re.compile(rb"life|epoch|created|keep|ops:\d+")
+_FIELDS = re.compile(
+    rb"life|epoch|created|keep|ops:\d+|expires|leased|persistent|deleted|lease_(token|until|by)"
+)
+_LEFT_FIELDS = re.compile(rb"deleted|keep|ops:\d+|lease_(token|until|by)")
+_DAY = 86_400_000
+"""Milliseconds for which a tombstone stands, and a lease after its end."""
+_SLACK = 2
+"""Milliseconds that may pass while two times are asked for."""
+
+
+def milliseconds(client: Redis) -> int:
+    """The server's time."""
+    seconds, microseconds = client.time()  # type: ignore[misc]
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+def end_of(client: Redis, key: bytes) -> int | None:
+    """When a key goes, in milliseconds since 1970; None for never."""
+    while True:
+        before, left, after = milliseconds(client), client.pttl(key), milliseconds(client)
+        if left == -1:
+            return None
+        if after - before <= 1:  # else others had the machine meanwhile
+            return after + left  # type: ignore[operator]
+
+
+def is_tombstone(client: Redis, key: bytes) -> bool:
+    """Whether a thread's hash is what is left of one that was deleted, or a lease alone.
+
+    Raises:
+        AssertionError: It would be there for ever, or for too long, or says too much.
+    """
+    meta = client.hgetall(key)
+    if b"life" in meta or b"epoch" in meta:
+        return False
+    assert b"deleted" in meta or b"lease_token" in meta, meta
+    assert all(_LEFT_FIELDS.fullmatch(field) for field in meta), meta
+    now = milliseconds(client)
+    until = max(int(meta.get(name, 0)) for name in (b"deleted", b"lease_until"))
+    left = client.pttl(key)
+    assert 0 < left <= max(until - now, 0) + _DAY + _SLACK, "it stays for too long"
+    return True
+
+
+def standing(client: Redis, prefix: str = "holdfast") -> list[bytes]:
+    """All keys in order, but for tombstones, and the registry where it names nothing else."""
+    names = Keys(prefix)
+    found = keys(client, prefix)
+    meta = names.meta("")[: -len(b"%00")]
+    left = {key for key in found if key.startswith(meta) and is_tombstone(client, key)}
+    registry = names.threads("")
+    members = {names.meta(decode(member)) for member in client.zrange(registry, 0, -1)}
+    assert left <= members, "a tombstone that no sweep comes by"
+    return sorted(found - left - ({registry} if members == left else set()))
 
 
 @dataclass
@@ -33,7 +87,7 @@ def keys(client: Redis, prefix: str = "holdfast") -> set[bytes]:
 
 
 def audit(client: Redis, prefix: str = "holdfast") -> dict[str, Thread]:
-    """All threads, from the registry downwards.
+    """All threads, from the registry downwards; tombstones are none.
 
     Raises:
         AssertionError: Something is half there, lies around, or is out of order.
@@ -44,7 +98,10 @@ def audit(client: Redis, prefix: str = "holdfast") -> dict[str, Thread]:
     threads: dict[str, Thread] = {}
     runs: dict[bytes, set[bytes]] = {}
     for member in client.zrange(names.threads(""), 0, -1):
-        name = member.decode()
+        name = decode(member)
+        if is_tombstone(client, names.meta(name)):
+            reached.add(names.meta(name))
+            continue
         threads[name], below = _thread(client, names, name)
         reached |= below
         for entry in client.hkeys(names.meta(name)):
@@ -101,7 +158,31 @@ def _thread(client: Redis, names: Keys, name: str) -> tuple[Thread, set[bytes]]:
     chunks = set(client.hkeys(names.blobs(name)))
     thread.garbage = chunks - alive
     reached |= {names.blobs(name)} if chunks else set()
+    _live_long_enough(client, names, name, meta, reached)
     return thread, reached
+
+
+def _live_long_enough(
+    client: Redis, names: Keys, name: str, meta: dict[bytes, bytes], reached: set[bytes]
+) -> None:
+    """No key of a thread goes before its time, nor stays for ever where the thread does not."""
+    own = {names.meta(name), names.blobs(name)} & reached
+    for key in own:
+        end = end_of(client, key)
+        if b"expires" not in meta:
+            assert end is None, f"{key!r} will go"
+        elif key == names.blobs(name) or not {b"deleted", b"lease_until"} & meta.keys():
+            assert end is not None, f"{key!r} stays"
+            assert abs(end - int(meta[b"expires"])) <= _SLACK, key
+    assert (b"leased" in meta) is (b"expires" in meta)
+    for key in reached - own:
+        end = end_of(client, key)
+        if b"leased" not in meta:
+            assert end is None, f"{key!r} will go"
+        else:
+            assert end is not None, f"{key!r} stays"
+            assert end >= int(meta[b"leased"]) - _SLACK, f"{key!r} goes"
+            assert int(meta[b"leased"]) >= int(meta[b"expires"])
 
 
 def chunks_of(stored: Iterable[bytes], fetch: Callable[[list[bytes]], Sequence[Any]]) -> set[bytes]:

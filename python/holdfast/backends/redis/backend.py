@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from holdfast.backends.base import Check, Request
 from holdfast.backends.last_records import LastRecords
 from holdfast.backends.redis.changes import Changes
+from holdfast.backends.redis.changing import Changing
 from holdfast.backends.redis.check import check, eviction_warning, section
 from holdfast.backends.redis.clients import Clients
 from holdfast.backends.redis.errors import (
@@ -20,9 +21,12 @@ from holdfast.backends.redis.errors import (
     kind_of,
     raised,
 )
+from holdfast.backends.redis.lifetimes import Lifetimes
+from holdfast.backends.redis.listing import Listing
 from holdfast.backends.redis.names import LAYOUT, Names
 from holdfast.backends.redis.reads import Reads
-from holdfast.backends.redis.scripts import Command, Tolerant, Trips, with_source
+from holdfast.backends.redis.removals import Removals
+from holdfast.backends.redis.scripts import Afterwards, Command, Tolerant, Trips, with_source
 from holdfast.backends.remote import IO, RemoteBackend
 from holdfast.drive import adrive, drive
 from holdfast.errors import ConfigurationError, StoreWarning
@@ -38,7 +42,7 @@ class RedisBackend(RemoteBackend):
 
     Args:
         clients: Where round trips are made.
-        options: `prefix` and `retry_budget` are heeded here.
+        options: `prefix`, `retry_budget`, `ttl` and `refresh_on_read` are heeded here.
     """
 
     _errors = (RedisError, OSError, UnicodeError)  # the last: a host's name
@@ -48,9 +52,14 @@ class RedisBackend(RemoteBackend):
         super().__init__(clients, options)
         self._names = Names(options.prefix)
         last = LastRecords()
+        changing = Changing(self._names, self._keep, options.ttl)
+        reads = Reads(self._names, last, changing, refreshes=options.refresh_on_read)
         self._answers = {
-            **Reads(self._names, last).answers,
-            **Changes(self._names, last, self._keep).answers,
+            **reads.answers,
+            **Listing(self._names, changing).answers,
+            **Changes(self._names, last, changing).answers,
+            **Removals(self._names, changing).answers,
+            **Lifetimes(self._names, changing).answers,
         }
         self._answers[Check] = lambda _: check(self._names)
         self._is_set_up = False
@@ -71,6 +80,22 @@ class RedisBackend(RemoteBackend):
         if not self._is_set_up:
             yield from self._made(self._setup(), request)
         return (yield from self._made(self._answers[type(request)](request), request))
+
+    def _attempted(self, sent: Sequence[Command], request: Request | None) -> IO[Any]:
+        if not isinstance(sent, Afterwards):
+            return (yield from super()._attempted(sent, request))
+        again: Sequence[Command] = sent
+        while True:
+            try:
+                replies = yield again
+            except self._errors:
+                return None
+            failure = failure_among(replies, tolerant=False)
+            if failure is None:
+                return replies
+            if again is not sent or not is_unknown_script(failure):
+                return None
+            again = self._again(sent, failure)
 
     def _judged(self, failure: Exception) -> tuple[bool, str]:
         lost = "lost" if is_lost(failure) else ""

@@ -6,27 +6,27 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from holdfast._core import level
-from holdfast.backends.base import (
-    Commit,
-    Copy,
-    Discard,
-    Forget,
-    Missing,
-    Remove,
-    Write,
-)
+from holdfast.backends.base import Commit, Copy, Missing, Predecessor, Write
 from holdfast.backends.last_records import LastRecords
-from holdfast.backends.redis.names import Names, encode, pairs, with_parent, write_field
-from holdfast.backends.redis.scripts import Command, Trips, call, call_for_group
+from holdfast.backends.redis.changing import SOON, Changing
+from holdfast.backends.redis.names import (
+    Names,
+    encode,
+    fence_of,
+    follows_of,
+    pairs,
+    part,
+    with_parent,
+    write_field,
+)
+from holdfast.backends.redis.scripts import Trips, call, call_for_group
 
 # Bytes of one command: above, other clients would wait, and leaves are sent ahead.
 _LARGEST = 1 << 20
-# Checkpoints that one script removes: some milliseconds.
-_REMOVED = 1000
+# Chunks that one round trip of a large copy brings.
+_READ = 1000
 # Chunks above which a copy begins with slices.
 _COPIED = 10_000
-_DYING = -1
-_MOVED = -2
 
 Reply = Trips[Any]
 Chunk = tuple[bytes, bytes]
@@ -38,20 +38,17 @@ class Changes:
     Args:
         names: The keys.
         last: Notes what was stored.
-        keep: Seconds for which a thread remembers an operation, at least.
+        changing: Runs the scripts.
     """
 
-    def __init__(self, names: Names, last: LastRecords, keep: int) -> None:
+    def __init__(self, names: Names, last: LastRecords, changing: Changing) -> None:
         self._names = names
         self._last = last
-        self._keep = keep
+        self._changing = changing
         self.answers: dict[type, Callable[[Any], Reply]] = {
             Commit: self._commit,
             Write: self._write,
-            Forget: self._forget,
             Copy: self._copy,
-            Remove: self._remove,
-            Discard: self._discard,
         }
 
     def _commit(self, request: Commit) -> Reply:
@@ -67,12 +64,15 @@ class Changes:
         ]
         if request.run_id is not None:
             keys.append(names.run(request.run_id))
-        chunks, frontier = yield from self._send_ahead(request)
+        chunks, frontier = yield from self._send_ahead(request, request.follows)
         command = call(
             "commit",
             keys,
             request.operation,
-            self._keep,
+            self._changing.keep,
+            self._changing.ttl,
+            fence_of(request.fence),
+            follows_of(request.follows),
             encode(thread_id),
             encode(ns),
             encode(id),
@@ -82,7 +82,7 @@ class Changes:
             *frontier,
             *flat(chunks),
         )
-        missing: Missing = yield from self._change(thread_id, command)
+        missing = _missing((yield from self._changing.change(thread_id, command)))
         if not missing:
             self._last.note(thread_id, ns, request.record)
         return missing
@@ -90,7 +90,8 @@ class Changes:
     def _write(self, request: Write) -> Reply:
         names, thread_id, ns = self._names, request.thread_id, request.checkpoint_ns
         id = request.checkpoint_id
-        chunks, frontier = yield from self._send_ahead(request)
+        place = Predecessor(ns, id, request.made, is_parent=False)
+        chunks, frontier = yield from self._send_ahead(request, [place])
         keys = [
             names.meta(thread_id),
             names.blobs(thread_id),
@@ -101,9 +102,17 @@ class Changes:
         command = call_for_group(
             "write",
             keys,
-            (self._keep, encode(thread_id), encode(ns), encode(id)),
+            (
+                self._changing.keep,
+                self._changing.ttl,
+                encode(thread_id),
+                encode(ns),
+                encode(id),
+            ),
             (
                 request.operation,
+                fence_of(request.fence),
+                request.made,
                 len(frontier),
                 len(request.writes),
                 len(chunks),
@@ -112,10 +121,11 @@ class Changes:
                 *flat(chunks),
             ),
         )
-        reply = yield from self._change(thread_id, command)
-        return reply[0]
+        return _missing((yield from self._changing.change(thread_id, command)))
 
-    def _send_ahead(self, request: Commit | Write) -> Trips[tuple[Sequence[Chunk], Missing]]:
+    def _send_ahead(
+        self, request: Commit | Write, follows: Sequence[Predecessor]
+    ) -> Trips[tuple[Sequence[Chunk], Missing]]:
         """What is left to send with the request, and what must be stored before it."""
         chunks = request.chunks
         sent = {id for id, _ in chunks}
@@ -124,55 +134,33 @@ class Changes:
             return chunks, frontier
         leaves = [(id, data) for id, data in chunks if level(data[:2]) == 0]
         for number, some in enumerate(_slices(leaves)):
-            command = self._upload(request.thread_id, request.operation, number, some)
-            yield from self._change(request.thread_id, command)
+            yield from self._upload(request, request.thread_id, follows, number, some)
         # A sweep may have taken them for garbage meanwhile.
         frontier += [id for id, _ in leaves]
         return [(id, data) for id, data in chunks if level(data[:2]) != 0], frontier
 
     def _upload(
-        self, thread_id: str, operation: bytes, number: int, chunks: Sequence[Chunk]
-    ) -> Command:
-        names = self._names
-        return call(
+        self,
+        request: Commit | Write | Copy,
+        thread_id: str,
+        follows: Sequence[Predecessor],
+        number: int,
+        leaves: Sequence[Chunk],
+    ) -> Trips[None]:
+        names, changing = self._names, self._changing
+        command = call(
             "upload",
             [names.meta(thread_id), names.blobs(thread_id), names.threads(thread_id)],
-            _part(operation, number),
-            self._keep,
+            part(request.operation, number),
+            changing.keep,
+            changing.ttl,
+            fence_of(request.fence),
+            follows_of(follows),
             encode(thread_id),
-            *flat(chunks),
+            names.bases(thread_id)[1],
+            *flat(leaves),
         )
-
-    def _change(self, thread_id: str, command: Command) -> Reply:
-        """Run a script that changes a thread, once what is left of a removed one is gone."""
-        while True:
-            (reply,) = yield [command]
-            if reply != _DYING:
-                return reply
-            yield from self._finish(thread_id)
-
-    def _forget(self, request: Forget) -> Reply:
-        (is_left,) = yield [self._forgetting(request.thread_id, begins=True)]
-        if is_left:
-            yield from self._finish(request.thread_id)
-
-    def _finish(self, thread_id: str) -> Trips[None]:
-        """Remove what is left of a thread whose removal has begun."""
-        command = self._forgetting(thread_id, begins=False)
-        while (yield [command]) != [0]:
-            pass
-
-    def _forgetting(self, thread_id: str, *, begins: bool) -> Command:
-        names = self._names
-        return call(
-            "forget",
-            [names.meta(thread_id), names.blobs(thread_id), names.threads(thread_id)],
-            encode(thread_id),
-            *names.bases(thread_id),
-            names.runs,
-            _REMOVED,
-            int(begins),
-        )
+        yield from changing.change(thread_id, command)
 
     def _copy(self, request: Copy) -> Reply:
         names, source, target = self._names, request.source_thread_id, request.target_thread_id
@@ -189,13 +177,15 @@ class Changes:
                 names.threads(target),
             ],
             request.operation,
-            self._keep,
+            self._changing.keep,
+            self._changing.ttl,
+            fence_of(request.fence),
             encode(target),
             *names.bases(source),
             *names.bases(target),
             names.runs,
         )
-        yield from self._change(target, command)
+        yield from self._changing.change(target, command)
 
     def _copy_ahead(self, request: Copy) -> Trips[None]:
         """Send a large thread's leaves in slices, so that one script has less to do."""
@@ -206,66 +196,23 @@ class Changes:
         cursor: Any = 0
         number = 0
         while True:
-            ((cursor, found),) = yield [("HSCAN", blobs, cursor, "COUNT", _REMOVED)]
+            ((cursor, found),) = yield [("HSCAN", blobs, cursor, "COUNT", _READ)]
             leaves = [(id, data) for id, data in pairs(found) if level(data[:2]) == 0]
             if leaves:
-                command = self._upload(request.target_thread_id, request.operation, number, leaves)
-                yield from self._change(request.target_thread_id, command)
+                yield from self._upload(request, request.target_thread_id, (), number, leaves)
                 number += 1
             if int(cursor) == 0:
                 break
 
-    def _remove(self, request: Remove) -> Reply:
-        """In slices: those removed first leave their parents' records as they were."""
-        names, thread_id = self._names, request.thread_id
-        doomed = sorted(request.checkpoints)
-        starts = range(0, max(len(doomed), 1), _REMOVED)
-        epoch: Any = b"" if request.epoch is None else request.epoch
-        for number, start in enumerate(starts):
-            some = doomed[start : start + _REMOVED]
-            replaced = request.replaced if number == len(starts) - 1 else ()
-            command = call(
-                "remove",
-                [names.meta(thread_id), names.blobs(thread_id), names.threads(thread_id)],
-                _part(request.operation, number),
-                epoch,
-                encode(thread_id),
-                *names.bases(thread_id),
-                names.runs,
-                len(some),
-                *(part for ns, id in some for part in (encode(ns), encode(id))),
-                *(
-                    part
-                    for ns, id, old, new in replaced
-                    for part in (encode(ns), encode(id), old, new)
-                ),
-            )
-            reply = yield from self._change(thread_id, command)
-            if reply == _MOVED:
-                return False
-            if request.epoch is not None:
-                epoch = reply
-            if reply == b"":
-                break
-        return True
 
-    def _discard(self, request: Discard) -> Reply:
-        names, thread_id = self._names, request.thread_id
-        keys = [names.meta(thread_id), names.blobs(thread_id)]
-        command = call("discard", keys, request.epoch, *request.ids)
-        return (yield from self._change(thread_id, command)) != _MOVED
+def _missing(reply: Any) -> Missing:
+    return [] if reply == SOON else reply
 
 
 def flat(entries: Any) -> Iterator[bytes]:
     """The parts of pairs, in turns."""
     for entry in entries:
         yield from entry
-
-
-def _part(operation: bytes, number: int) -> bytes:
-    """An operation id for one of the scripts that a request takes beside its last."""
-    last = int.from_bytes(operation[-4:], "big") ^ (number + 1)
-    return operation[:-4] + last.to_bytes(4, "big")
 
 
 def _slices(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from holdfast._core import Keys
-from holdfast.backends.base import Row, StoredWrite
+from holdfast.backends.base import Fence, Predecessor, Row, StoredWrite
 from holdfast.errors import ConfigurationError
 
 # What `p:format` says: the layout of the keys, and the lowest that reads it.
@@ -16,6 +16,7 @@ LIFE_BYTES = 4
 _INDEX = struct.Struct(">i")
 _LENGTH = struct.Struct(">H")
 _LONGEST_PARENT = 65_535  # what _LENGTH can say
+_LAST_TIME = (1 << 48) - 1
 
 
 def encode(id: str) -> bytes:
@@ -54,6 +55,45 @@ def record_of(stored: bytes) -> bytes:
     if len(stored) < start:
         return b""  # damaged: the core says so
     return stored[start + _LENGTH.unpack_from(stored, LIFE_BYTES)[0] :]
+
+
+def milliseconds(seconds: float | None) -> bytes:
+    """A duration as scripts take it; none as nothing."""
+    return b"" if seconds is None else b"%d" % max(round(seconds * 1000), 1)
+
+
+def fence_of(fence: Fence | None) -> bytes:
+    """A fence as scripts take it; none as nothing."""
+    return b"" if fence is None else b"%d %b" % (fence.token, milliseconds(fence.seconds))
+
+
+def follows_of(follows: Sequence[Predecessor]) -> bytes:
+    """Predecessors as scripts take them."""
+    parts = []
+    for one in follows:
+        parts += [min(one.made, _LAST_TIME).to_bytes(6, "big"), bytes([one.is_parent])]
+        for id in (encode(one.checkpoint_ns), encode(one.checkpoint_id)):
+            parts += [len(id).to_bytes(4, "big"), id]
+    return b"".join(parts)
+
+
+def part(operation: bytes, number: int) -> bytes:
+    """An operation id for one of the scripts that a request takes beside its last."""
+    last = int.from_bytes(operation[-4:], "big") ^ (number + 1)
+    return operation[:-4] + last.to_bytes(4, "big")
+
+
+def place_of(field: bytes) -> tuple[str, str]:
+    """The namespace and id that common.lua's `orphan` made a field of."""
+    _, length, rest = field.split(b":", 2)
+    return decode(rest[: int(length)]), decode(rest[int(length) :])
+
+
+def members_of(reply: Any) -> list[tuple[str, int]]:
+    """The members and scores of a sorted set: in turns, or paired where the protocol is RESP3."""
+    if not reply or not isinstance(reply[0], (list, tuple)):
+        reply = zip(reply[::2], reply[1::2], strict=True)
+    return [(decode(member), int(float(score))) for member, score in reply]
 
 
 def pairs(reply: Any) -> Iterator[tuple[bytes, bytes]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from holdfast._core import level, references
 from holdfast.backends.base import (
@@ -22,12 +22,15 @@ from holdfast.backends.base import (
     WritesOf,
 )
 from holdfast.backends.last_records import LastRecords
+from holdfast.backends.redis.changing import Changing
 from holdfast.backends.redis.names import (
     LIFE_BYTES,
     Names,
     decode,
     encode,
+    members_of,
     pairs,
+    place_of,
     record_of,
     row,
     writes_of,
@@ -41,14 +44,26 @@ _CHUNKS = 1000
 _BATCH = 500
 
 Reply = Trips[Any]
+ChunkPage: TypeAlias = tuple[list[tuple[bytes, int, int]], bytes | None]
 
 
 class Reads:
-    """How each request that reads is answered."""
+    """How each request that reads is answered.
 
-    def __init__(self, names: Names, last: LastRecords) -> None:
+    Args:
+        names: The keys.
+        last: Notes what was read.
+        changing: Has threads expire later that are read.
+        refreshes: Whether that is wanted.
+    """
+
+    def __init__(
+        self, names: Names, last: LastRecords, changing: Changing, *, refreshes: bool
+    ) -> None:
         self._names = names
         self._last = last
+        self._changing = changing
+        self._refreshes = refreshes
         self.answers: dict[type, Callable[[Any], Reply]] = {
             Head: self._head,
             GetRecord: self._get_record,
@@ -72,28 +87,43 @@ class Reads:
             keys.append(names.writes(thread_id, ns, request.checkpoint_id))
             id = (encode(request.checkpoint_id),)
         known = self._last.known(thread_id, ns, request.lacking, lowest=1)
-        (reply,) = yield [
-            call("head", keys, encode(ns), checkpoints, all_writes, len(known), *known, *id)
-        ]
+        command = call("head", keys, encode(ns), checkpoints, all_writes, len(known), *known, *id)
+        reply = yield from self._read(thread_id, command)
         if reply is None:
             return None
         if len(reply) == 2:
-            raise _lost(thread_id, ns, reply[1])
+            raise lost(thread_id, ns, reply[1])
         _, checkpoint_id, stored, writes, chunks = reply
         found = row(thread_id, ns, checkpoint_id, stored, writes, chunks)
         self._last.note(thread_id, ns, found.record)
         return found
 
+    def _read(self, thread_id: str, command: Command) -> Reply:
+        """The reply to a command; the thread expires later for it where that is wanted."""
+        if not self._refreshes:
+            (reply,) = yield [command]
+            return reply
+        reply, *touched = yield [command, self._changing.touch(thread_id)]
+        yield from self._changing.touched(thread_id, touched)
+        return reply
+
+    def _life(self, thread_id: str) -> list[Command]:
+        """What `_living` makes a thread's life of."""
+        return [("TIME",), ("HMGET", self._names.meta(thread_id), b"life", b"expires")]
+
     def _get_record(self, request: GetRecord) -> Reply:
         names, thread_id = self._names, request.thread_id
         key = names.checkpoint(thread_id, request.checkpoint_ns, request.checkpoint_id)
-        life, stored = yield [("HGET", names.meta(thread_id), b"life"), ("GET", key)]
+        *state, stored = yield [*self._life(thread_id), ("GET", key)]
+        life = _living(*state)
         if life is None or stored is None or stored[:LIFE_BYTES] != life:
             return None
         return record_of(stored)
 
     def _chunks(self, request: Chunks) -> Reply:
         key, ids = self._names.blobs(request.thread_id), request.ids
+        if not ids:
+            return {}
         slices = [ids[start : start + _CHUNKS] for start in range(0, len(ids), _CHUNKS)]
         replies = yield [("HMGET", key, *some) for some in slices]
         return {
@@ -113,16 +143,18 @@ class Reads:
         found: dict[tuple[str, str], list[StoredWrite]] = {}
         for start in range(0, len(places), _BATCH):
             some = places[start : start + _BATCH]
-            commands: list[Command] = [("HGET", names.meta(thread_id), b"life")]
+            commands = self._life(thread_id)
             commands += [("HGETALL", names.writes(thread_id, ns, id)) for ns, id in some]
-            life, *replies = yield commands
+            time, fields, *replies = yield commands
+            life = _living(time, fields)
             for place, reply in zip(some, replies, strict=True):
                 found[place] = [] if life is None else writes_of(reply, life)
         return found
 
     def _page(self, request: Page) -> Reply:
         if request.thread_id is not None:
-            (reply,) = yield [self._page_of(request.thread_id, request)]
+            command = self._page_of(request.thread_id, request)
+            reply = yield from self._read(request.thread_id, command)
             return _rows(request.thread_id, reply)
         rows = None
         while rows is None:
@@ -160,7 +192,7 @@ class Reads:
         while True:
             (scanned,) = yield [("ZSCAN", self._names.threads(""), cursor, "COUNT", _BATCH)]
             cursor = scanned[0]
-            threads = [decode(member) for member, _ in _members(scanned[1])]
+            threads = [thread_id for thread_id, _ in members_of(scanned[1])]
             if threads:
                 replies = yield [self._page_of(t, request, ids_alone=True) for t in threads]
                 # A thread may come twice while the registry grows: once is enough.
@@ -189,22 +221,28 @@ class Reads:
         names, thread_id, ns = self._names, request.thread_id, request.checkpoint_ns
         _, checkpoints, all_writes = names.bases(thread_id)
         start = [] if request.checkpoint_id is None else [encode(request.checkpoint_id)]
-        (reply,) = yield [
-            call(
-                "ancestors",
-                [names.meta(thread_id), names.index(thread_id, ns)],
-                encode(ns),
-                checkpoints,
-                all_writes,
-                request.limit,
-                *start,
-            )
-        ]
+        command = call(
+            "ancestors",
+            [names.meta(thread_id), names.index(thread_id, ns)],
+            encode(ns),
+            checkpoints,
+            all_writes,
+            request.limit,
+            *start,
+        )
+        reply = yield from self._read(thread_id, command)
         return [row(thread_id, ns, id, stored, writes) for id, stored, writes in reply[1]]
 
     def _run_threads(self, request: RunThreads) -> Reply:
         replies = yield [("SMEMBERS", self._names.run(run_id)) for run_id in request.run_ids]
-        return sorted({decode(thread_id) for reply in replies for thread_id in reply})
+        touched = sorted({decode(thread_id) for reply in replies for thread_id in reply})
+        living: list[str] = []
+        for start in range(0, len(touched), _BATCH):
+            some = touched[start : start + _BATCH]
+            states = yield [command for one in some for command in self._life(one)]
+            lives = [_living(*state) for state in zip(states[::2], states[1::2], strict=True)]
+            living += [one for one, life in zip(some, lives, strict=True) if life is not None]
+        return living
 
     def _places(
         self, thread_id: str
@@ -213,13 +251,13 @@ class Reads:
 
         The epoch is read first: what is read later is at least as new.
         """
-        (fields,) = yield [("HGETALL", self._names.meta(thread_id))]
+        time, fields = yield [("TIME",), ("HGETALL", self._names.meta(thread_id))]
         meta = dict(pairs(fields))
-        life = meta.get(b"life", b"")
-        if not life:
+        life = _living(time, [meta.get(b"life"), meta.get(b"expires")])
+        if life is None:
             return b"", int(meta.get(b"epoch", 0)), [], []
         namespaces = [decode(field[3:]) for field in meta if field.startswith(b"ns:")]
-        orphans = [_place(field) for field in meta if field.startswith(b"w:")]
+        orphans = [place_of(field) for field in meta if field.startswith(b"w:")]
         places: list[tuple[str, str]] = []
         if namespaces:
             replies = yield [
@@ -265,14 +303,27 @@ class Reads:
         return epoch, marked
 
     def _chunk_ids(self, request: ChunkIds) -> Reply:
-        key = self._names.blobs(request.thread_id)
-        (reply,) = yield [call("chunk_ids", [key], request.cursor or b"0", request.limit)]
-        cursor, found = reply
-        page = [
-            (id, level(start), size)
-            for id, start, size in zip(found[::3], found[1::3], found[2::3], strict=True)
-        ]
-        return page, None if cursor == b"0" else cursor
+        return chunk_page(self._names, request)
+
+
+def chunk_page(names: Names, request: ChunkIds) -> Trips[ChunkPage]:
+    """Some ids of chunks with their levels and sizes, and where to go on."""
+    key = names.blobs(request.thread_id)
+    (reply,) = yield [call("chunk_ids", [key], request.cursor or b"0", request.limit)]
+    cursor, found = reply
+    page = [
+        (id, level(start), size)
+        for id, start, size in zip(found[::3], found[1::3], found[2::3], strict=True)
+    ]
+    return page, None if cursor == b"0" else cursor
+
+
+def _living(time: Sequence[bytes], fields: Sequence[bytes | None]) -> bytes | None:
+    """The life of a thread that has not expired, at the server's time."""
+    life, expires = fields
+    seconds, microseconds = map(int, time)
+    is_expired = expires is not None and int(expires) <= seconds * 1000 + microseconds // 1000
+    return None if is_expired else life
 
 
 def _rows(thread_id: str, reply: Any) -> list[Row]:
@@ -281,28 +332,16 @@ def _rows(thread_id: str, reply: Any) -> list[Row]:
     rows: list[Row] = []
     for ns, id, stored, writes in found:
         if stored is None:
-            raise _lost(thread_id, decode(ns), id)
+            raise lost(thread_id, decode(ns), id)
         rows.append(row(thread_id, decode(ns), id, stored, writes, () if rows else chunks))
     return rows
 
 
-def _lost(thread_id: str, checkpoint_ns: str, checkpoint_id: bytes) -> Exception:
+def lost(thread_id: str, checkpoint_ns: str, checkpoint_id: bytes) -> Exception:
+    """The error for a record that the index names and that is not there."""
     return corrupted(
         thread_id,
         checkpoint_ns,
         decode(checkpoint_id),
         "the index names it, but its record is gone. Check the server's eviction policy",
     )
-
-
-def _place(field: bytes) -> tuple[str, str]:
-    """The namespace and id that common.lua's `orphan` made a field of."""
-    _, length, rest = field.split(b":", 2)
-    return decode(rest[: int(length)]), decode(rest[int(length) :])
-
-
-def _members(reply: Any) -> list[tuple[bytes, Any]]:
-    """The members and scores of ZSCAN: in turns, or paired where the protocol is RESP3."""
-    if reply and isinstance(reply[0], (list, tuple)):
-        return [(member, score) for member, score in reply]
-    return list(zip(reply[::2], reply[1::2], strict=True))

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from hiredis import pack_command
 
+from holdfast.backends.base import TOMBSTONE_SECONDS
+
 T = TypeVar("T")
 Command: TypeAlias = tuple[Any, ...]
 Trips: TypeAlias = Generator[Sequence[Command], Any, T]
@@ -23,20 +25,9 @@ class Tolerant(list[Command]):
     """Commands whose error replies are wanted as they are."""
 
 
-_NAMES = (
-    "ancestors",
-    "check",
-    "chunk_ids",
-    "commit",
-    "copy",
-    "discard",
-    "forget",
-    "head",
-    "page",
-    "remove",
-    "upload",
-    "write",
-)
+class Afterwards(list[Command]):
+    """Commands that are no part of what was asked for, which is done: they are not tried again,
+    and a failure of theirs is nobody's. The reply is None then."""
 
 
 def _source(name: str) -> bytes:
@@ -47,7 +38,32 @@ def _source(name: str) -> bytes:
     return source
 
 
-_SCRIPTS = {name: _source("common") + _source(name) for name in _NAMES}
+_READING = ("ancestors", "chunk_ids", "discard", "head", "page", "thread_row", "tidy")
+_WHOLE_THREAD = (
+    "begin_renewal",
+    "commit",
+    "copy",
+    "expire",
+    "forget",
+    "lease",
+    "release",
+    "remove",
+    "renew",
+    "touch",
+    "upload",
+    "write",
+)
+_ALONE = ("check", "weigh")
+_CONSTANTS = b"local TOMBSTONE = %d\n" % (TOMBSTONE_SECONDS * 1000)
+# Each call makes all functions of its script: only what it may need stands in it.
+_SCRIPTS = {
+    **{name: _source(name) for name in _ALONE},
+    **{name: _source("common") + _source(name) for name in _READING},
+    **{
+        name: _CONSTANTS + _source("common") + _source("thread") + _source(name)
+        for name in _WHOLE_THREAD
+    },
+}
 # Redis names scripts by their SHA-1; nothing relies on it as a secure hash.
 _DIGESTS = {
     name: hashlib.sha1(source, usedforsecurity=False).hexdigest()

@@ -2,8 +2,35 @@
 -- each looks at all its keys, and so finds those of a wrong type, before it writes to one.
 
 local UNPACKED = 200
--- Replies to a change that was not made: the thread is being removed; the epoch moved.
-local DYING, MOVED = -1, -2
+-- Replies to a change that was not made: the thread is being removed; the epoch moved; it was
+-- deleted after the change's run began; another has the lease; its keys must live longer first.
+local DYING, MOVED, DELETED, FENCED, RENEW = -1, -2, -3, -4, -5
+-- Reply to a change that was made: the keys' lease should be renewed.
+local SOON = 2
+
+local clock
+-- The server's time in seconds, and in milliseconds: within a script it stands still.
+local function now()
+  if not clock then
+    local time = redis.call('TIME')
+    clock = { tonumber(time[1]), time[1] * 1000 + math.floor(time[2] / 1000) }
+  end
+  return clock[1], clock[2]
+end
+
+-- A number as Redis takes it. Below 2^53, to which numbers are exact.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+-- Whether a time in milliseconds, or none, has come.
+local function is_past(milliseconds)
+  if not milliseconds then
+    return false
+  end
+  local _, present = now()
+  return tonumber(milliseconds) <= present
+end
 
 -- Redis compares text as its locale says; ids are compared as bytes.
 local function less(a, b)
@@ -111,145 +138,25 @@ local function add_pages_of_writes(writes, known, front)
   end
 end
 
--- The life of a thread; nil where there is none, or one that is being removed.
+-- The life of a thread; nil where there is none, or one that is being removed or has expired.
 local function life_of(meta)
-  return redis.call('HGET', meta, 'life') or nil
+  local life, expires = unpack(redis.call('HMGET', meta, 'life', 'expires'))
+  if not life or is_past(expires) then
+    return nil
+  end
+  return life
 end
 
--- Operations are remembered in some fields by their first byte, so that a change reads a part
--- of them: entries of a time in seconds (u32) and the operation (8 bytes), oldest first.
-local PARTS, ENTRY = 16, 12
-
-local function part_of(operation)
-  return 'ops:' .. string.byte(operation) % PARTS
-end
-
--- A thread's life, epoch, and what it remembers about operations; and other fields of its
--- hash. Calls cost more than what they do, so that all is asked in one.
-local function look(meta, operations, ...)
-  local fields, parts = { 'life', 'epoch', 'keep', ... }, {}
-  local count = #fields
-  for _, operation in ipairs(operations) do
-    local part = part_of(operation)
-    if not parts[part] then
-      fields[#fields + 1] = part
-      parts[part] = #fields
+-- Do what can wait on a server that refuses to write for the moment; false where it has to.
+local function may(...)
+  local done = redis.pcall(...)
+  if type(done) ~= 'table' or not done.err then
+    return done
+  end
+  for _, refusal in ipairs({ 'OOM', 'READONLY', 'MISCONF', 'NOREPLICAS' }) do
+    if string.find(done.err, refusal, 1, true) then
+      return false
     end
   end
-  local found = redis.call('HMGET', meta, unpack(fields))
-  for part, at in pairs(parts) do
-    parts[part] = found[at] or ''
-  end
-  return {
-    life = found[1],
-    epoch = found[2],
-    keep = tonumber(found[3]) or 0,
-    parts = parts,
-    others = { unpack(found, 4, count) },
-  }
-end
-
-local function is_repeated(thread, operation)
-  local operations, from = thread.parts[part_of(operation)], 1
-  while true do
-    local at = string.find(operations, operation, from, true)
-    if not at or at % ENTRY == 5 then
-      return at ~= nil
-    end
-    from = at + 1
-  end
-end
-
--- Removing a thread begins with its life and ends with its epoch.
-local function is_dying(thread)
-  return thread.epoch and not thread.life
-end
-
-local function now()
-  local time = redis.call('TIME')
-  return tonumber(time[1]), string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-end
-
--- The field that remembers `operation`, without those that are old enough to be forgotten.
-local function remember(thread, operation, seconds)
-  local part = part_of(operation)
-  local operations, oldest, from = thread.parts[part], seconds - thread.keep, 1
-  while from <= #operations and struct.unpack('>I4', operations, from) < oldest do
-    from = from + ENTRY
-  end
-  operations = string.sub(operations, from) .. struct.pack('>I4', seconds) .. operation
-  thread.parts[part] = operations
-  return part, operations
-end
-
--- Give the thread a life if it has none, move its epoch, and remember the operations for
--- `keep` seconds at least; and set other fields. A new thread's life and epoch come from an
--- operation, which is random: what was marked in an earlier life must not fit this one.
-local function change(meta, thread, operations, keep, seconds, milliseconds, ...)
-  local fields = { ... }
-  local function set(field, value)
-    fields[#fields + 1] = field
-    fields[#fields + 1] = value
-  end
-  if thread.life then
-    -- Below 2^53, to which numbers are exact.
-    set('epoch', string.format('%.0f', thread.epoch + 1))
-  else
-    thread.life = string.sub(operations[1], 1, 4)
-    set('life', thread.life)
-    set('epoch', string.format('%.0f', struct.unpack('>I6', operations[1])))
-    set('created', milliseconds)
-  end
-  if tonumber(keep) > thread.keep then
-    thread.keep = tonumber(keep)
-    set('keep', keep)
-  end
-  for _, operation in ipairs(operations) do
-    set(remember(thread, operation, seconds))
-  end
-  redis.call('HSET', meta, unpack(fields))
-end
-
--- Those of ARGV[from..to] that are not stored.
-local function lacking(blobs, from, to)
-  local missing = {}
-  if from > to then
-    redis.call('HLEN', blobs)
-  end
-  for i = from, to do
-    if redis.call('HEXISTS', blobs, ARGV[i]) == 0 then
-      missing[#missing + 1] = ARGV[i]
-    end
-  end
-  return missing
-end
-
--- Store pairs of field and value, ARGV[from..to].
-local function store(key, from, to)
-  for i = from, to, UNPACKED do
-    redis.call('HSET', key, unpack(ARGV, i, math.min(i + UNPACKED - 1, to)))
-  end
-end
-
--- Put an id into its place in an index, unless it is there.
-local function insert(index, id, last)
-  if not last or less(last, id) then
-    redis.call('RPUSH', index, id)
-    return
-  end
-  local after = redis.call('LINDEX', index, position(index, id))
-  if after ~= id then
-    redis.call('LINSERT', index, 'BEFORE', after, id)
-  end
-end
-
--- Remove what names a thread when nothing of it is left.
-local function remove_thread(meta, blobs, threads, thread, runs)
-  for _, field in ipairs(redis.call('HKEYS', meta)) do
-    if string.sub(field, 1, 4) == 'run:' then
-      redis.call('SREM', runs .. ':' .. escape(string.sub(field, 5)), thread)
-    end
-  end
-  redis.call('UNLINK', meta, blobs)
-  redis.call('ZREM', threads, thread)
+  error(done.err)
 end

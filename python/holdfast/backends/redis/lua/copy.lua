@@ -1,25 +1,33 @@
 -- Copies all of a thread to another in one step: what the other has besides stays.
 -- KEYS: meta, blobs of the source; meta, blobs of the target; threads
--- ARGV: operation, keep, target thread,
+-- ARGV: operation, keep, ttl in milliseconds or '', fence, target thread,
 --       bases of indexes, checkpoint keys and writes keys of the source, those of the target,
 --       base of runs
--- Reply: 0, or DYING
+-- Reply: 0 or SOON; DYING, FENCED or RENEW
 local meta, blobs, target_meta, target_blobs, threads = unpack(KEYS)
-local operation, keep, target_id, indexes, checkpoints, all_writes, target_indexes,
-  target_checkpoints, target_writes, runs = unpack(ARGV, 1, 10)
+local operation, keep, ttl, fence, target_id, indexes, checkpoints, all_writes, target_indexes,
+  target_checkpoints, target_writes, runs = unpack(ARGV, 1, 12)
 local life = life_of(meta)
 local thread = look(target_meta, { operation })
+if not life or is_repeated(thread, operation) then
+  return 0
+end
 if is_dying(thread) then
   return DYING
 end
-if not life or is_repeated(thread, operation) then
-  return 0
+if is_fenced(thread, fence) then
+  return FENCED
+end
+if not plan(thread, ttl) then
+  return RENEW
 end
 redis.call('HLEN', blobs)
 redis.call('HLEN', target_blobs)
 redis.call('ZCARD', threads)
-local seconds, milliseconds = now()
-change(target_meta, thread, { operation }, keep, seconds, milliseconds)
+hold(thread, fence)
+
+register(threads, target_id, target_meta, thread)
+change(target_meta, thread, { operation }, keep)
 
 -- Those that the target has already, from earlier slices for example, are not read.
 local ids = redis.call('HKEYS', blobs)
@@ -47,23 +55,36 @@ local function copy_writes(namespace, id)
       redis.call('HSET', target, pending[i], thread.life .. string.sub(pending[i + 1], 5))
     end
   end
+  if #pending > 0 then
+    let(target, thread.lease)
+  end
 end
 
 for _, field in ipairs(redis.call('HKEYS', meta)) do
   if string.sub(field, 1, 3) == 'ns:' then
     local namespace = string.sub(field, 4)
     local target_index = join(target_indexes, namespace)
-    if redis.call('HSETNX', target_meta, field, '') == 1 then
+    local is_new_index = redis.call('HSETNX', target_meta, field, '') == 1
+    if is_new_index then
       redis.call('UNLINK', target_index)
     end
     for _, id in ipairs(redis.call('LRANGE', join(indexes, namespace), 0, -1)) do
       local stored = redis.call('GET', join(checkpoints, namespace, id))
       if stored and string.sub(stored, 1, 4) == life then
-        redis.call('SET', join(target_checkpoints, namespace, id), thread.life .. string.sub(stored, 5))
+        local target = join(target_checkpoints, namespace, id)
+        local copied = thread.life .. string.sub(stored, 5)
+        if thread.lease then
+          redis.call('SET', target, copied, 'PXAT', whole(thread.lease))
+        else
+          redis.call('SET', target, copied)
+        end
         insert(target_index, id, redis.call('LINDEX', target_index, -1))
         redis.call('HDEL', target_meta, orphan(namespace, id))
         copy_writes(namespace, id)
       end
+    end
+    if is_new_index then
+      let(target_index, thread.lease)
     end
   elseif string.sub(field, 1, 2) == 'w:' then
     local length, rest = string.match(field, '^w:(%d+):(.*)$')
@@ -75,8 +96,9 @@ for _, field in ipairs(redis.call('HKEYS', meta)) do
     copy_writes(namespace, id)
   elseif string.sub(field, 1, 4) == 'run:' then
     redis.call('HSET', target_meta, field, '')
-    redis.call('SADD', runs .. ':' .. escape(string.sub(field, 5)), target_id)
+    local run = runs .. ':' .. escape(string.sub(field, 5))
+    add_run(run, target_id, thread.lease, redis.call('SCARD', run))
   end
 end
-redis.call('ZADD', threads, milliseconds, target_id)
-return 0
+settle(target_meta, target_blobs, thread)
+return thread.is_soon and SOON or 0

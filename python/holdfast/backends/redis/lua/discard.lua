@@ -1,10 +1,10 @@
 -- Removes chunks, unless the epoch has moved since they were marked as garbage.
 -- KEYS: meta, blobs
 -- ARGV: epoch, ids
--- Reply: 0, MOVED or DYING
+-- Reply: 0; MOVED or DYING
 local meta, blobs = unpack(KEYS)
-local life, epoch = unpack(redis.call('HMGET', meta, 'life', 'epoch'))
-if not epoch then
+local life, epoch, expires = unpack(redis.call('HMGET', meta, 'life', 'epoch', 'expires'))
+if not epoch or is_past(expires) then
   return 0
 end
 if not life then

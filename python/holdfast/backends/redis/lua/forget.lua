@@ -3,17 +3,40 @@
 -- Needs no room: it works on a server that is out of memory.
 -- KEYS: meta, blobs, threads
 -- ARGV: thread, base of indexes, base of checkpoint keys, base of writes keys, base of runs,
---       limit, '1' to begin, '0' to go on
--- Reply: 1 when something is left, else 0
+--       limit, and to begin: operation, keep, epoch or '', '1' to leave a tombstone
+-- Reply: 1 when something is left, else 0; MOVED
 local meta, blobs, threads = unpack(KEYS)
-local thread_id, indexes, checkpoints, all_writes, runs, limit, begins = unpack(ARGV, 1, 7)
+local thread_id, indexes, checkpoints, all_writes, runs, limit, operation, keep, epoch, leaves =
+  unpack(ARGV, 1, 10)
 local left = tonumber(limit)
--- Another client may have finished it, and begun the thread anew.
-if begins == '0' and life_of(meta) then
-  return 0
-end
+local thread = look(meta, { operation })
+local seconds, present = now()
 redis.call('ZCARD', threads)
-redis.call('HDEL', meta, 'life')
+if operation and not is_repeated(thread, operation) then
+  if epoch ~= '' and thread.life and thread.epoch ~= epoch then
+    return MOVED
+  end
+  redis.call('HDEL', meta, 'life')
+  thread.life = nil
+  if leaves == '1' then
+    thread.keep = math.max(thread.keep, keep)
+    local _, operations = remember(thread, operation, seconds)
+    local until_then = { 'deleted', whole(present), 'keep', thread.keep, part_of(operation), operations }
+    if may('HSET', meta, unpack(until_then)) then
+      thread.deleted = present
+      local kept = redis.call('PTTL', threads)
+      redis.call('ZADD', threads, whole(present), thread_id)
+      let_shared(threads, present + TOMBSTONE, kept)
+    end
+  end
+  -- While it is being removed nothing else names its keys.
+  settle_hash(meta, thread)
+elseif thread.life and not is_past(thread.expires) then
+  -- It has begun anew since this was done, or since another client has finished it.
+  return 0
+else
+  redis.call('HDEL', meta, 'life')
+end
 for _, field in ipairs(redis.call('HKEYS', meta)) do
   if string.sub(field, 1, 3) == 'ns:' then
     local namespace = string.sub(field, 4)

@@ -5,7 +5,7 @@
 -- ARGV: operation, epoch or '', thread, base of indexes, base of checkpoint keys,
 --       base of writes keys, base of runs, number of checkpoints,
 --       pairs of namespace and id, fours of namespace, id, old and new record
--- Reply: the epoch thereafter, '' where nothing is left, MOVED or DYING
+-- Reply: the epoch thereafter, '' where nothing is left; MOVED or DYING
 local meta, blobs, threads = unpack(KEYS)
 local operation, epoch, thread_id, indexes, checkpoints, all_writes, runs = unpack(ARGV, 1, 7)
 local thread = look(meta, { operation })
@@ -22,15 +22,9 @@ if epoch ~= '' and epoch ~= thread.epoch then
   return MOVED
 end
 
--- pcall: without room the epoch stays, which the next census finds as well.
-local function with_room(command, ...)
-  local done = redis.pcall(command, ...)
-  if type(done) == 'table' and done.err and not string.find(done.err, 'OOM', 1, true) then
-    error(done.err)
-  end
-end
-with_room('HINCRBY', meta, 'epoch', 1)
-with_room('HSET', meta, remember(thread, operation, (now())))
+-- Without room the epoch stays, which the next census finds as well.
+may('HINCRBY', meta, 'epoch', 1)
+may('HSET', meta, remember(thread, operation, (now())))
 
 local last = 8 + 2 * ARGV[8]
 for i = 9, last, 2 do
@@ -48,7 +42,7 @@ for i = last + 1, #ARGV, 4 do
   if stored then
     local _, at = parent_of(stored)
     if string.sub(stored, at) == ARGV[i + 2] then
-      with_room('SET', key, thread.life .. '\0\0' .. ARGV[i + 3])
+      may('SET', key, thread.life .. '\0\0' .. ARGV[i + 3], 'KEEPTTL')
     end
   end
 end
