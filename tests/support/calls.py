@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from contextvars import copy_context
 from typing import Any
 
 import holdfast
+from holdfast.lease import ThreadLease
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     BaseCheckpointSaver,
@@ -90,6 +93,38 @@ class Calls:
     async def prune(self, thread_ids: Sequence[str], **how: Any) -> None:
         await self.call("prune", thread_ids, **how)
 
+    async def threads(self, *args: Any, **how: Any) -> list[holdfast.Thread]:
+        return await self.call("threads", *args, **how)
+
+    async def sweep(self, *args: Any, **how: Any) -> holdfast.Swept:
+        return await self.call("sweep", *args, **how)
+
+    async def persist(self, thread_id: str) -> bool:
+        return await self.call("persist", thread_id)
+
+    async def expire(self, thread_id: str, ttl: float | None = None) -> bool:
+        return await self.call("expire", thread_id, ttl)
+
+    @asynccontextmanager
+    async def lease(self, thread_id: str, **how: Any) -> AsyncIterator[ThreadLease]:
+        """The lease of a thread, for what is called inside the block."""
+        lease = self.saver.lease(thread_id, **how)
+        if self.mode == "async":
+            async with lease:
+                yield lease
+            return
+        await in_thread(lease.__enter__)
+        try:
+            yield lease
+        finally:
+            await in_thread(lease.__exit__, None, None, None)
+
+    async def renew(self, lease: ThreadLease) -> None:
+        if self.mode == "async":
+            await lease.arenew()
+        else:
+            await asyncio.to_thread(lease.renew)
+
     async def history(
         self, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
@@ -104,6 +139,15 @@ class Calls:
             return await walk(self.saver, config=config, channels=channels)
         walk_sync = BaseCheckpointSaver.get_delta_channel_history
         return await asyncio.to_thread(walk_sync, self.saver, config=config, channels=channels)
+
+
+async def in_thread(work: Callable[..., Any], *args: Any) -> Any:
+    """Work in a thread as if it were called here: also what it does to the context stays."""
+    context = copy_context()
+    result = await asyncio.to_thread(context.run, work, *args)
+    for variable, value in context.items():
+        variable.set(value)
+    return result
 
 
 class Listing:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import Send, StateSnapshot
+from langgraph.types import Send, StateSnapshot, interrupt
 from typing_extensions import TypedDict
 
 
@@ -86,3 +86,69 @@ def fan_out(checkpointer: Any, channel: Any = operator.add, width: int = 3) -> A
 
 def delta(snapshot_frequency: int = 1000) -> DeltaChannel[Any]:
     return DeltaChannel(joined, snapshot_frequency=snapshot_frequency)
+
+
+def last(count: int) -> Any:
+    """A reducer that keeps the last items of a list, so that a state does not grow."""
+    return lambda left, right: [*left, *right][-count:]
+
+
+def asking(checkpointer: Any, **how: Any) -> Any:
+    """Writes, asks twice in one node, writes what it heard."""
+
+    class State(TypedDict):
+        words: Annotated[list[str], operator.add]
+
+    def write(state: State) -> dict[str, Any]:
+        return {"words": [f"draft {len(state.get('words', []))}"]}
+
+    def ask(state: State) -> dict[str, Any]:
+        return {"words": [interrupt("first?"), interrupt("second?")]}
+
+    def publish(state: State) -> dict[str, Any]:
+        return {"words": ["published"]}
+
+    builder = StateGraph(State)
+    for node in (write, ask, publish):
+        builder.add_node(node.__name__, node)
+    builder.add_edge(START, "write")
+    builder.add_edge("write", "ask")
+    builder.add_edge("ask", "publish")
+    builder.add_edge("publish", END)
+    return builder.compile(checkpointer=checkpointer, **how)
+
+
+def with_subgraphs(checkpointer: Any) -> Any:
+    """A turn calls two subgraphs: one begins anew each time, one remembers how often it ran."""
+
+    class Inner(TypedDict):
+        turn: int
+        runs: Annotated[int, operator.add]
+        ran: int
+        items: Annotated[list[str], last(10)]
+
+    class Outer(TypedDict):
+        turn: int
+        ran: int
+        items: Annotated[list[str], last(10)]
+
+    def run(state: Inner) -> dict[str, Any]:
+        return {"runs": 1}
+
+    def tell(state: Inner) -> dict[str, Any]:
+        ran = state["runs"]
+        return {"ran": ran, "items": [f"turn {state['turn']}, run {ran}, " * 5]}
+
+    def inner(checkpointer: Any) -> Any:
+        builder = StateGraph(Inner).add_node("run", run).add_node("tell", tell)
+        builder.add_edge(START, "run").add_edge("run", "tell")
+        return builder.compile(checkpointer=checkpointer)
+
+    def begin(state: Outer) -> dict[str, Any]:
+        return {"turn": state.get("turn", 0) + 1}
+
+    builder = StateGraph(Outer).add_node("begin", begin)
+    builder.add_node("forgets", inner(None)).add_node("remembers", inner(True))
+    builder.add_edge(START, "begin").add_edge("begin", "forgets")
+    builder.add_edge("forgets", "remembers").add_edge("remembers", END)
+    return builder.compile(checkpointer=checkpointer)

@@ -11,13 +11,16 @@ import pytest
 from holdfast import steps
 from holdfast._core import Core
 from holdfast.backends import base
-from holdfast.backends.base import Commit, StoredWrite, Write, new_operation_id
+from holdfast.backends.base import Commit, Predecessor, StoredWrite, Write, new_operation_id
 from holdfast.serde import Serializer
 
 from support.make import checkpoint, checkpoint_id, config, version
 from support.uses import WORDS
 
 Execute = Callable[[Any], Any]
+
+ABSENT = b"\x77" * 16
+"""The id of a chunk that is never stored."""
 
 
 def made(thread: str = "t", number: int = 1, value: Any = WORDS[:40], ns: str = "") -> Commit:
@@ -40,6 +43,54 @@ def write(thread: str = "t", idx: int = 0, data: bytes = b"", number: int = 1) -
 
 def anew(request: Any, **changes: Any) -> Any:
     return replace(request, operation=new_operation_id(), **changes)
+
+
+def parent(number: int, made: int = 0, ns: str = "") -> Predecessor:
+    """The parent, made at that millisecond."""
+    return Predecessor(ns, checkpoint_id(number), made, is_parent=True)
+
+
+def caller(number: int, made: int = 0, ns: str = "") -> Predecessor:
+    """The checkpoint from which a subgraph was called, made at that millisecond."""
+    return Predecessor(ns, checkpoint_id(number), made, is_parent=False)
+
+
+def child(number: int, *follows: Predecessor, thread: str = "t") -> Commit:
+    """The commit of a checkpoint that builds on these."""
+    return building(made(thread, number), *follows)
+
+
+def building(request: Commit, *follows: Predecessor) -> Commit:
+    """A commit of the same that builds on these checkpoints."""
+    parents = [one.checkpoint_id for one in follows if one.is_parent]
+    built: Commit = anew(request, parent_id=parents[0] if parents else None, follows=follows)
+    return built
+
+
+def forget(thread: str = "t", **how: Any) -> base.Forget:
+    """The removal of a thread, with a tombstone unless told."""
+    return base.Forget(thread, new_operation_id(), **how)
+
+
+CHANGES: dict[str, Callable[[], Any]] = {
+    "Commit": lambda: made(number=2),
+    "Write": lambda: write(idx=3),
+    "Copy": lambda: base.Copy("source", "t", new_operation_id()),
+}
+"""What writes to thread t, a new request at each call."""
+
+COUNTING: dict[str, Callable[[], Any]] = {
+    "Head": lambda: base.Head("t", "", None, list),
+    "Head of a checkpoint": lambda: base.Head("t", "", checkpoint_id(1), list),
+    "Page of a thread": lambda: base.Page("t", None, None, None, None, 10),
+    "Ancestors": lambda: base.Ancestors("t", "", None, 10),
+}
+"""The reads of thread t that may put off its expiry."""
+
+
+def changes(fence: base.Fence | None = None) -> list[Any]:
+    """A new request of each kind of `CHANGES`, under the fence."""
+    return [replace(change(), fence=fence) for change in CHANGES.values()]
 
 
 def chunk_ids(execute: Execute, thread: str = "t") -> list[tuple[bytes, int]]:

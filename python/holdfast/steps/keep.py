@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from langgraph.checkpoint.serde.types import TASKS
@@ -43,7 +44,7 @@ def keep_last(count: int) -> Choice:
     """The latest checkpoints of each namespace.
 
     Those of a subgraph's call go with the checkpoint that it was called from. Of a subgraph that
-    remembers its state, what each kept checkpoint of its parent saw last is kept as well.
+    remembers its state, what a run from each kept checkpoint of the root finds is kept as well.
     """
 
     def choose(history: History) -> Steps[set[Key]]:
@@ -62,8 +63,7 @@ def keep_last(count: int) -> Choice:
             if latest:
                 oldest[ns] = latest[0][1]
             if ns and _CALL not in ns:
-                seen = {history.items[key].parents().get("", ""): key for key in keys}
-                kept.update(key for parent, key in seen.items() if ("", parent) in kept)
+                kept.update(_seen_last(history, keys, kept))
         return kept | (yield from _needed_for_sends(history, kept))
 
     return choose
@@ -77,6 +77,18 @@ def keep_other_runs(runs: set[str]) -> Choice:
         return {key for key, item in history.items.items() if item.run_id not in runs}
 
     return choose
+
+
+def _seen_last(history: History, keys: Sequence[Key], kept: Iterable[Key]) -> list[Key]:
+    """For each kept checkpoint of the root, the last checkpoint of a subgraph that was made before
+    it, where LangGraph begins a run from there, and the last that was called from it."""
+    roots = [key for key in kept if not key[0]]
+    called = {history.items[key].parents().get("", ""): key for key in keys}
+    before = [bisect_left(keys, (keys[0][0], id)) for _, id in roots] if keys else []
+    return [
+        *(called[id] for _, id in roots if id in called),
+        *(keys[place - 1] for place in before if place),
+    ]
 
 
 def _has_parents(history: History, key: Key, kept: Iterable[Key], oldest: dict[str, str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import Counter
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
@@ -62,9 +63,11 @@ class Trim:
         """
         known = self._known(thread_id)
         # A root namespace that is not known may be long; that of a subgraph is mostly new.
-        known.counts[ns] = known.counts.get(ns, 0 if ns else self._count) + 1
+        # Kept apart, because another thread's put may change what is known at any moment.
+        count = known.counts.get(ns, 0 if ns else self._count) + 1
+        known.counts[ns] = count
         known.chunks += chunks
-        if known.counts[ns] <= self._count:
+        if count <= self._count:
             return
         try:
             yield from self._trim(core, serde, thread_id, known)
@@ -83,13 +86,11 @@ class Trim:
         self, core: Core, serde: SerializerProtocol, thread_id: str, known: _Known
     ) -> Steps[None]:
         plan = yield from thin(core, serde, thread_id, self._choose, known.items)
-        known.counts.clear()
-        known.items.clear()
+        known.counts, known.items = {}, {}
         if plan is None:
             return
-        known.items.update((key, plan.history.items[key]) for key in plan.kept)
-        for ns, _ in plan.kept:
-            known.counts[ns] = known.counts.get(ns, 0) + 1
+        known.counts = Counter(ns for ns, _ in plan.kept)
+        known.items = {key: plan.history.items[key] for key in plan.kept}
         if plan.removed and self._is_time(known):
             collected = yield from collect_garbage(core, thread_id)
             known.living, known.chunks = collected.living, 0
