@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import holdfast
 import psycopg
 import pytest
-from holdfast.backends.base import WritesOf
+from holdfast.backends.base import Fence, Forget, Lease, WritesOf, new_operation_id
 from support.make import checkpoint, checkpoint_id, config
 from support.postgres import eye, table_of
 from support.postgres_server import postgres_url
@@ -121,6 +122,34 @@ async def test_each_has_a_reply_of_its_own(saver: Any) -> None:
     place = ("", checkpoint_id(1))
     stored = (await execute(WritesOf("t", [place])))[place]
     assert sorted(one.idx for one in stored) == [n for n in range(FEW) if n % 3 == 0]
+
+
+async def test_only_writes_under_one_fence_go_together(saver: Any, sent: list[Any]) -> None:
+    await put(saver)
+    execute = saver._live.backend.aexecute
+    token, _ = await execute(Lease("t", 50))
+    fences = [Fence(token, 50), Fence(token - 1, 50), None]
+    requests = [replace(write(idx=n), fence=fences[n // FEW]) for n in range(3 * FEW)]
+    replies = await asyncio.gather(*map(execute, requests), return_exceptions=True)
+    assert replies[:FEW] == [[]] * FEW
+    assert [type(reply) for reply in replies[FEW:]] == [holdfast.LeaseLost] * 2 * FEW
+    assert len({id(reply) for reply in replies[FEW:]}) == 2 * FEW
+    for group in sent:
+        assert len({request.fence for request in group}) == 1
+    assert [len(group) for group in sent if group[0].fence == fences[0]] == [FEW]
+
+
+async def test_a_late_write_is_refused_and_not_its_neighbours(saver: Any, sent: list[Any]) -> None:
+    execute = saver._live.backend.aexecute
+    await put(saver)
+    await execute(Forget("t", new_operation_id()))
+    await put(saver)
+    late = [write(idx=n, number=2) for n in range(FEW)]
+    requests = [one if n % 2 else replace(one, made=2**52) for n, one in enumerate(late)]
+    replies = await asyncio.gather(*map(execute, requests), return_exceptions=True)
+    assert [reply == [] for reply in replies] == [n % 2 == 0 for n in range(FEW)]
+    assert {type(reply) for reply in replies[1::2]} == {holdfast.ThreadDeleted}
+    assert [len(group) for group in sent] == [FEW, *[1] * FEW]
 
 
 async def test_an_error_is_its_callers_alone(saver: holdfast.Saver) -> None:

@@ -6,8 +6,9 @@ One of the two is held within a transaction of the test's own; the other is seen
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import holdfast
@@ -17,8 +18,9 @@ from holdfast._core import Core
 from holdfast.backends import base
 from holdfast.backends.base import new_operation_id
 from support.make import checkpoint_id
-from support.postgres import Connection, dump, eye
-from support.postgres_audit import audit, is_empty
+from support.postgres import dump, eye
+from support.postgres_audit import is_empty
+from support.postgres_meeting import Meeting
 from support.postgres_server import PostgresServer
 from support.postgres_wire import PostgresWire, Trip
 from support.requests import WORDS, Execute, anew, chunk_ids, made, state, write
@@ -34,6 +36,8 @@ def small(value: str = "") -> bytes:
 
 LEVELS = ["read committed", "repeatable read", "serializable"]
 OLD, NEW = checkpoint_id(1), checkpoint_id(2)
+LATER = 2**52
+"""Milliseconds since 1970: after each deletion."""
 
 
 @pytest.fixture(scope="module")
@@ -55,53 +59,6 @@ def url(server: PostgresServer, request: pytest.FixtureRequest) -> Iterator[str]
     yield url
     with eye(url) as conn:
         conn.execute("ALTER ROLE postgres RESET default_transaction_isolation")
-
-
-class Meeting:
-    """Two clients of a store: what one does within a transaction is seen when that ends."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.conn: Connection = eye(url)
-        self.look: Connection = eye(url)
-        self._held = PostgresSaver(self.conn, retry_budget=0)
-        self._free = holdfast.open(url)
-        self.held: Execute = self._held._live.backend.execute
-        self.free: Execute = self._free._live.backend.execute
-        self.pool = ThreadPoolExecutor(4)
-
-    def close(self) -> None:
-        self.pool.shutdown()
-        self._held.close()
-        self._free.close()
-        self.conn.close()
-        self.look.close()
-
-    def waiting(self, work: Callable[[], Any], count: int = 1) -> Future[Any]:
-        """Have it done beside, and give back control when it waits for a lock."""
-        job = self.pool.submit(work)
-        while self.locked() < count:
-            assert not job.done(), f"it did not wait: {job.exception() or job.result()}"
-            time.sleep(0.001)
-        return job
-
-    def locked(self) -> int:
-        """How many clients wait for a lock."""
-        found = self.look.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        ).fetchone()
-        return int(found[0]) if found else 0
-
-    def meet(self, first: base.Request, second: base.Request, end: str = "COMMIT") -> Any:
-        """The reply to `second`, which comes while `first` is done and not yet committed."""
-        self.conn.execute("BEGIN")
-        self.held(first)
-        job = self.waiting(lambda: self.free(second))
-        self.conn.execute(end)
-        return job.result(30)
-
-    def audit(self) -> Any:
-        return audit(self.look, self.url)
 
 
 @pytest.fixture
@@ -266,7 +223,7 @@ def test_a_change_waits_for_a_deletion_and_begins_anew(
     meeting.free(made())
     changes: dict[str, base.Request] = {
         "commit": made(number=2),
-        "write": write(number=1, data=small()),
+        "write": replace(write(number=1, data=small()), made=LATER),
         "copy": base.Copy("source", "t", new_operation_id()),
     }
     meeting.meet(forget(), changes[change], end)
@@ -309,7 +266,8 @@ def test_the_last_checkpoint_is_removed_while_another_comes(meeting: Meeting, ch
     """The thread goes with it only if nothing came."""
     meeting.free(made())
     epoch = meeting.free(base.Census("t"))[0]
-    come = made(number=2) if change == "commit" else write(number=3, data=small())
+    late = replace(write(number=3, data=small()), made=LATER)
+    come = made(number=2) if change == "commit" else late
     assert meeting.meet(remove(OLD, epoch=epoch), come) == []
     found = meeting.audit()["t"]
     assert found.ids == ({"": [NEW]} if change == "commit" else {})

@@ -179,7 +179,7 @@ def test_the_control_case_shows_what_would_be_changed(other: Execute, url: str) 
         if case is not regular_write:  # the first of those stays in any case
             assert (second, state(other)[1:]) != (first, before[1:]), case.__name__
         for thread in ("t", "source"):
-            other(base.Forget(thread, new_operation_id()))
+            other(base.Forget(thread, new_operation_id(), leaves_tombstone=False))
 
 
 def test_a_batch_that_was_discarded_is_not_discarded_again(
@@ -210,7 +210,7 @@ def test_a_thread_that_was_deleted_is_deleted_again_without_an_error(
     lost = wire.meddle = Lost("forget", lambda: None)
     saver = holdfast.open(wire.url, retry_budget=60)
     for thread in ("t", "u"):
-        assert ask(saver, mode, base.Forget(thread, new_operation_id())) == [None]
+        assert ask(saver, mode, base.Forget(thread, new_operation_id())) == [True]
     assert lost.count == 3
     with eye(url) as conn:
         assert is_empty(conn, url)

@@ -242,6 +242,15 @@ async def test_a_repeated_deletion_spares_the_thread_begun_anew(
     await ask.refuses(ThreadDeleted, child(3, parent(2, before)))
 
 
+@pytest.mark.parametrize("backend", ["redis", "postgres"], indirect=True)
+async def test_a_put_whose_reply_was_lost_is_not_done_again_after_the_deletion(ask: Asked) -> None:
+    request = made()
+    assert await ask(request) == []
+    assert await ask(forget()) is True
+    assert await ask(request) == []
+    assert await ask.state() is None
+
+
 async def test_a_repeated_removal_at_an_epoch_spares_the_thread_begun_anew(ask: Asked) -> None:
     await ask(made())
     request = forget(epoch=(await ask.row()).epoch, leaves_tombstone=False)

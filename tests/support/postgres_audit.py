@@ -32,7 +32,17 @@ def audit(conn: Connection, url: str) -> dict[str, Thread]:
             of[name].append(row)
     for row in found["threads"] + found["checkpoints"]:
         assert len(row["operations"]) % OPERATION == 0
-    return {name: _thread(name, *(rows[table][name] for table in rows)) for name in names.values()}
+    for row in found["threads"]:
+        if row["created_at"] is None:
+            _ended(row, [one for table in rows for one in rows[table].pop(row["thread_id"], [])])
+    living = {row["thread_id"] for row in found["threads"] if row["created_at"] is not None}
+    return {name: _thread(name, *(rows[table][name] for table in rows)) for name in living}
+
+
+def _ended(row: Any, others: list[Any]) -> None:
+    assert not others, "something is left of a thread that was deleted"
+    assert row["deleted_at"] or row["lease_token"], "a row that says nothing"
+    assert (row["expires_at"], row["is_persistent"]) == (None, False)
 
 
 def _thread(name: str, checkpoints: list[Any], writes: list[Any], blobs: list[Any]) -> Thread:
@@ -58,6 +68,11 @@ def _thread(name: str, checkpoints: list[Any], writes: list[Any], blobs: list[An
 
 
 def is_empty(conn: Connection, url: str) -> bool:
-    """Whether not one row is left, but for that which says the layout."""
+    """Whether not one row is left, but for tombstones and that which says the layout."""
     counts = tables(conn, url)
-    return counts.pop("layout") == 1 and set(counts.values()) == {0}
+    threads = counts.pop("threads")
+    tombstones = sum(
+        row["created_at"] is None and row["deleted_at"] is not None
+        for row in dump(conn, url)["threads"]
+    )
+    return counts.pop("layout") == 1 and threads == tombstones and set(counts.values()) == {0}

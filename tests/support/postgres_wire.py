@@ -28,7 +28,12 @@ _OPERATION = re.compile(rb"(?=\0\0\0\x08(.{8}))", re.DOTALL)
 @cache
 def _statements() -> dict[bytes, str]:
     statements = Statements(Tables("holdfast"), 0)
-    return {_KEEP.sub(b"", getattr(statements, name)): name for name in CHANGES}
+    found = {}
+    for name in CHANGES:
+        statement = getattr(statements, name)
+        for sql in statement.values() if isinstance(statement, dict) else [statement]:
+            found[_KEEP.sub(b"", sql)] = name
+    return found
 
 
 class Trip:

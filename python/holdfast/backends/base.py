@@ -242,8 +242,9 @@ class Forget:
     False, and nothing done, when an epoch is given and the thread's has moved. With a
     tombstone the store remembers the deletion for `TOMBSTONE_SECONDS`, also of a thread that is
     not there; a repeated operation then changes nothing, also when the thread has begun anew
-    since, nor does one by which a checkpoint of it had come. Without, nothing is noted: a
-    tombstone of an earlier deletion stays for its time, and so does a lease.
+    since. Where a reply can be lost, neither does a repeat of one by which a checkpoint had come
+    shortly before. Without, nothing is noted: a tombstone of an earlier deletion stays for its
+    time, and so does a lease.
     """
 
     thread_id: str

@@ -21,6 +21,7 @@ from holdfast.backends.postgres.reads import Reads
 from holdfast.backends.postgres.setup import set_up
 from holdfast.backends.postgres.statements import Refusable, Statement, Statements
 from holdfast.backends.postgres.tables import Tables
+from holdfast.backends.postgres.threads import Threads
 from holdfast.backends.remote import RemoteBackend
 from holdfast.drive import adrive, drive
 from holdfast.options import Options
@@ -31,7 +32,7 @@ class PostgresBackend(RemoteBackend):
 
     Args:
         clients: Where round trips are made.
-        options: `table` and `retry_budget` are heeded here.
+        options: `table`, `ttl`, `refresh_on_read` and `retry_budget` are heeded here.
     """
 
     shows_state = True
@@ -45,8 +46,12 @@ class PostgresBackend(RemoteBackend):
         self.tables = Tables(options.table)
         statements = Statements(self.tables, self._keep)
         last = LastRecords()
-        self._changes = Changes(statements, last)
-        self._answers = {**Reads(statements, last).answers, **self._changes.answers}
+        self._changes = Changes(statements, last, options.ttl)
+        self._answers = {
+            **Reads(statements, last, options.ttl if options.refresh_on_read else None).answers,
+            **self._changes.answers,
+            **Threads(statements).answers,
+        }
         self._answers[Check] = lambda _: check(self.tables)
         self._is_set_up = False
         self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, WriteLines] = (
@@ -98,5 +103,5 @@ class PostgresBackend(RemoteBackend):
 
     def _again(self, sent: Sequence[Statement], failure: Exception) -> Sequence[Statement]:
         if isinstance(sent[0], Refusable) and sent[0].ahead is not None:
-            return [sent[0].ahead, *sent]
+            return [*sent[0].ahead(), *sent]
         return sent

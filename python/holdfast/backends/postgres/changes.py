@@ -4,28 +4,59 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from holdfast.backends.base import (
     Commit,
     Copy,
     Discard,
+    Fence,
     Forget,
     Missing,
+    Predecessor,
     Remove,
     Write,
 )
 from holdfast.backends.last_records import LastRecords
-from holdfast.backends.postgres.columns import ByteArrays, to_column
+from holdfast.backends.postgres.columns import ByteArrays, Numbers, Texts, from_column, to_column
 from holdfast.backends.postgres.statements import (
     REFUSED,
+    Changing,
     Refusable,
     Statement,
     Statements,
     Trips,
 )
+from holdfast.errors import lease_lost, thread_deleted
 
 Reply = Trips[Any]
+# Threads that are noted as deleted; the notes only save a round trip.
+_NOTED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What changes a thread, if the thread's row lets it.
+
+    Attributes:
+        variants: The statement.
+        values: Of the statement; the first is the thread.
+        fence: The lease under which it is made.
+        claim: Waits for the thread, and keeps it for this change.
+        settle: Of the statement that finds out why nothing was done.
+    """
+
+    variants: Changing
+    values: tuple[Any, ...]
+    fence: Fence | None
+    claim: Statement
+    settle: Callable[[], Statement]
+
+    def statement(self, is_anew: bool) -> Statement:
+        """The statement, on a thread that has begun anew after a deletion or has not."""
+        sql = self.variants[self.fence is not None, is_anew]
+        return Refusable(sql, self.values, lambda: [self.claim, self.settle()])
 
 
 class Changes:
@@ -34,11 +65,14 @@ class Changes:
     Args:
         statements: On the tables.
         last: What the caller most probably has; what is stored is noted there.
+        ttl: Seconds after a change at which a thread expires; None for never.
     """
 
-    def __init__(self, statements: Statements, last: LastRecords) -> None:
+    def __init__(self, statements: Statements, last: LastRecords, ttl: float | None) -> None:
         self._statements = statements
         self._last = last
+        self._ttl = ttl
+        self._anew: set[str] = set()
         self.answers: dict[type, Callable[[Any], Reply]] = {
             Commit: self._commit,
             Write: lambda request: self.write([request]),
@@ -53,10 +87,11 @@ class Changes:
         frontier = _required(request.frontier, ids)
         parent_id, run_id = request.parent_id, request.run_id
         summary = request.summary
-        statement = Refusable(
+        change = _Change(
             self._statements.commit,
             (
-                to_column(request.thread_id),
+                *self._entering(request.thread_id),
+                *_predecessors(request.follows),
                 to_column(request.checkpoint_ns),
                 to_column(request.checkpoint_id),
                 None if parent_id is None else to_column(parent_id),
@@ -69,18 +104,20 @@ class Changes:
                 summary and summary.state,
                 summary and summary.next_node,
                 summary and summary.metadata,
-                _first_epoch(),
+                *_held(request.fence),
             ),
+            request.fence,
             self._claim(request.thread_id),
+            lambda: self._settle([request], request.follows),
         )
-        missing = yield from self._stored(statement, request.thread_id, frontier)
+        missing = yield from self._stored(change, frontier)
         if not missing:
             self._last.note(request.thread_id, request.checkpoint_ns, request.record)
         return missing
 
     def write(self, requests: Sequence[Write]) -> Trips[Missing]:
-        """Store the writes of requests to one thread at once. What is missing for any of them
-        is missing for all."""
+        """Store the writes of requests to one thread, under one fence, at once. What is missing for
+        any of them is missing for all; where one is refused, all are."""
         chunks: dict[bytes, bytes] = {}
         for request in requests:
             chunks.update(request.chunks)
@@ -91,66 +128,140 @@ class Changes:
             for nth, write in enumerate(request.writes)
         ]
         frontier = _required([id for request in requests for id in request.frontier], chunks)
-        thread_id = requests[0].thread_id
-        statement = Refusable(
+        thread_id, fence = requests[0].thread_id, requests[0].fence
+
+        def settle() -> Statement:
+            follows = [
+                Predecessor(request.checkpoint_ns, request.checkpoint_id, request.made, False)
+                for request in requests
+            ]
+            return self._settle(requests, follows)
+
+        change = _Change(
             self._statements.write,
             (
-                to_column(thread_id),
-                [to_column(request.checkpoint_ns) for request, _, _ in entries],
-                [to_column(request.checkpoint_id) for request, _, _ in entries],
-                [to_column(write.task_id) for _, write, _ in entries],
-                [write.idx for _, write, _ in entries],
+                *self._entering(thread_id),
+                Texts(to_column(request.checkpoint_ns) for request, _, _ in entries),
+                Texts(to_column(request.checkpoint_id) for request, _, _ in entries),
+                Numbers(request.made for request, _, _ in entries),
+                Texts(to_column(write.task_id) for _, write, _ in entries),
+                Numbers(write.idx for _, write, _ in entries),
                 ByteArrays([write.data for _, write, _ in entries]),
                 ByteArrays([operation for _, _, operation in entries]),
                 ByteArrays(chunks),
                 ByteArrays(chunks.values()),
                 ByteArrays(frontier),
-                _first_epoch(),
+                *_held(fence),
             ),
+            fence,
             self._claim(thread_id),
+            settle,
         )
-        return (yield from self._stored(statement, thread_id, frontier))
+        return (yield from self._stored(change, frontier))
 
-    def _stored(
-        self, statement: Statement, thread_id: str, frontier: list[bytes]
-    ) -> Trips[Missing]:
+    def _entering(self, thread_id: str) -> tuple[Any, ...]:
+        """The first values of each statement that changes a thread."""
+        return to_column(thread_id), first_epoch(), self._ttl
+
+    def _settle(
+        self, requests: Sequence[Commit] | Sequence[Write], follows: Sequence[Predecessor]
+    ) -> Statement:
+        """Finds out why nothing was done, and makes room where that may be done now."""
+        values = (
+            to_column(requests[0].thread_id),
+            _token(requests[0].fence),
+            ByteArrays([request.operation for request in requests]),
+            Texts(to_column(request.checkpoint_ns) for request in requests),
+            Texts(to_column(request.checkpoint_id) for request in requests),
+            *_predecessors(follows),
+        )
+        return Statement(self._statements.settle, values)
+
+    def _stored(self, change: _Change, frontier: list[bytes]) -> Trips[Missing]:
         """Make a change; what it lacks where it was refused."""
         while True:
-            *_, reply = yield [statement]
+            reply = yield from self._entered(change)
             if reply is not REFUSED:
                 return []
-            values = (to_column(thread_id), ByteArrays(frontier))
+            values = (change.values[0], ByteArrays(frontier))
             (rows,) = yield [Statement(self._statements.missing, values)]
             missing = {id for (id,) in rows}
             if missing:  # otherwise another sent it meanwhile
                 return [id for id in frontier if id in missing]
 
+    def _entered(self, change: _Change) -> Trips[Any]:
+        """Make a change, unless it was made before; its reply.
+
+        Raises:
+            LeaseLost: Another holds the thread's lease.
+            ThreadDeleted: The thread was deleted under it.
+        """
+        thread_id = change.values[0]
+        *found, reply = yield [change.statement(thread_id in self._anew)]
+        while reply is not REFUSED and not reply:
+            if found:  # as when it was sent again
+                # A fence without a row has no lease, which would stand there.
+                is_fenced = change.fence is not None
+                ((is_repeated, is_lost, is_deleted),) = found[1] or [(False, is_fenced, False)]
+                if is_repeated:
+                    break
+                if is_lost:
+                    raise lease_lost(from_column(thread_id))
+                if is_deleted:
+                    raise thread_deleted(from_column(thread_id))
+            # Behind the lock what is found and what is done are of one moment.
+            *found, reply = yield self._locked(thread_id, change.settle(), change.statement(True))
+            self._note_deleted(thread_id)
+        return reply
+
+    def _note_deleted(self, thread_id: str) -> None:
+        """The thread, as a column holds it, has a tombstone, as likely as not: its next change
+        looks for what it follows at once."""
+        if len(self._anew) >= _NOTED:
+            self._anew.clear()
+        self._anew.add(thread_id)
+
     def _locked(self, thread_id: str, *statements: Statement) -> list[Statement]:
-        """Statements on a thread that nobody else changes meanwhile."""
-        return [Statement(self._statements.lock, (to_column(thread_id),)), *statements]
+        """Statements on a thread, as a column holds it, that nobody else changes meanwhile."""
+        return [Statement(self._statements.lock, (thread_id,)), *statements]
 
     def _claim(self, thread_id: str) -> Statement:
         """As the lock, also on a thread that is not there yet."""
-        return Statement(self._statements.claim, (to_column(thread_id), _first_epoch()))
+        return Statement(self._statements.claim, (to_column(thread_id), first_epoch()))
 
-    def _forget(self, request: Forget) -> Reply:
-        forget = Statement(self._statements.forget, (to_column(request.thread_id),))
-        yield [self._claim(request.thread_id), forget]
+    def _forget(self, request: Forget) -> Trips[bool]:
+        values = (
+            to_column(request.thread_id),
+            request.operation,
+            None if request.epoch is None else str(request.epoch),
+            request.leaves_tombstone,
+        )
+        forget = Statement(self._statements.forget, values)
+        bury = Statement(self._statements.bury)
+        _, rows, _ = yield [self._claim(request.thread_id), forget, bury]
+        self._note_deleted(values[0])
+        is_done: bool = rows[0][0]
+        return is_done
 
-    def _copy(self, request: Copy) -> Reply:
-        if request.source_thread_id == request.target_thread_id:
+    def _copy(self, request: Copy) -> Trips[None]:
+        target_id = request.target_thread_id
+        if request.source_thread_id == target_id:
             return
-        yield [
-            Statement(
+        fence = request.fence
+        source_id = to_column(request.source_thread_id)
+        values = (*self._entering(target_id), source_id, request.operation, *_held(fence))
+        operations = ByteArrays([request.operation])
+        none = _predecessors(())
+        settle = (values[0], _token(fence), operations, *none[:2], *none)
+        yield from self._entered(
+            _Change(
                 self._statements.copy,
-                (
-                    to_column(request.source_thread_id),
-                    to_column(request.target_thread_id),
-                    request.operation,
-                    _first_epoch(),
-                ),
+                values,
+                fence,
+                self._claim(target_id),
+                lambda: Statement(self._statements.settle, settle),
             )
-        ]
+        )
 
     def _remove(self, request: Remove) -> Trips[bool]:
         thread_id = to_column(request.thread_id)
@@ -169,7 +280,7 @@ class Changes:
             ),
         )
         tidy = Statement(self._statements.tidy, (thread_id,))
-        _, rows, _ = yield self._locked(request.thread_id, remove, tidy)
+        _, rows, _ = yield self._locked(thread_id, remove, tidy)
         return all(is_done for (is_done,) in rows)
 
     def _discard(self, request: Discard) -> Trips[bool]:
@@ -185,6 +296,26 @@ def _required(frontier: Sequence[bytes], sent: Any) -> list[bytes]:
     return [id for id in dict.fromkeys(frontier) if id not in sent]
 
 
-def _first_epoch() -> int:
+def _predecessors(follows: Sequence[Predecessor]) -> tuple[list[Any], ...]:
+    """An array for each attribute."""
+    return (
+        Texts(to_column(one.checkpoint_ns) for one in follows),
+        Texts(to_column(one.checkpoint_id) for one in follows),
+        Numbers(one.made for one in follows),
+        Numbers(one.is_parent for one in follows),
+    )
+
+
+def _held(fence: Fence | None) -> tuple[str, ...]:
+    """The last values of each statement that changes a thread under a fence."""
+    return () if fence is None else (str(fence.token), str(fence.seconds))
+
+
+def _token(fence: Fence | None) -> str | None:
+    return None if fence is None else str(fence.token)
+
+
+def first_epoch() -> int:
+    """Of a thread that begins."""
     # Not from zero: a mark made of an earlier thread of this id must not fit the next one.
     return secrets.randbits(48)

@@ -20,7 +20,7 @@ _Call = tuple[Write, "asyncio.Future[Missing]"]
 
 class WriteLines:
     """The pending writes of one event loop, a line for each thread: those of one thread would
-    wait for each other in the store.
+    wait for each other in the store. Only those under one fence go together.
 
     Each call has its own reply: a failure of one is no failure of its neighbours, and a call that
     is cancelled takes nothing from them.
@@ -59,7 +59,8 @@ class WriteLines:
         taken: list[_Call] = []
         size = 0
         for at, call in enumerate(waiting):
-            if len(taken) == _LARGEST or size > _BYTES:
+            is_of_another = bool(taken) and call[0].fence != taken[0][0].fence
+            if len(taken) == _LARGEST or size > _BYTES or is_of_another:
                 self._waiting[thread_id] = waiting[at:]
                 break
             if not call[1].done():  # otherwise cancelled before it was sent

@@ -20,6 +20,7 @@ _FIRST = 2
 
 _HEAD = struct.Struct(">iiiii")
 _LENGTH = struct.Struct(">i")
+_NUMBER = struct.Struct(">iq")
 
 
 def to_column(id: str) -> str:
@@ -68,4 +69,42 @@ class ByteArraysDumper(Dumper):
         parts = [_HEAD.pack(1, 0, postgres.types["bytea"].oid, len(obj), 1)]
         for one in obj:
             parts += (_LENGTH.pack(len(one)), one)
+        return b"".join(parts)
+
+
+class Texts(list[str]):
+    """A list to be sent as `text[]`."""
+
+
+class TextsDumper(Dumper):
+    """As `ByteArraysDumper`; of an empty list the type is the same."""
+
+    format = Format.BINARY
+    oid = postgres.types["text"].array_oid
+
+    def dump(self, obj: Sequence[str]) -> Buffer | None:
+        parts = [_HEAD.pack(1, 0, postgres.types["text"].oid, len(obj), 1)]
+        for one in obj:
+            data = one.encode() if one.isascii() else one.encode(self._encoding())
+            parts += (_LENGTH.pack(len(data)), data)
+        return b"".join(parts)
+
+    def _encoding(self) -> str:
+        encoding = self.connection.info.encoding if self.connection else "utf-8"
+        return "utf-8" if encoding == "ascii" else encoding  # SQL_ASCII takes any bytes
+
+
+class Numbers(list[int]):
+    """A list to be sent as `bigint[]`."""
+
+
+class NumbersDumper(Dumper):
+    """As `TextsDumper`."""
+
+    format = Format.BINARY
+    oid = postgres.types["int8"].array_oid
+
+    def dump(self, obj: Sequence[int]) -> Buffer | None:
+        parts = [_HEAD.pack(1, 0, postgres.types["int8"].oid, len(obj), 1)]
+        parts += (_NUMBER.pack(_NUMBER.size - _LENGTH.size, one) for one in obj)
         return b"".join(parts)

@@ -105,7 +105,8 @@ _NO_TABLES = Kind(
 _NO_RIGHT = Kind(
     ConfigurationError,
     "Grant the user SELECT, INSERT, UPDATE and DELETE on holdfast's tables. To have them made "
-    "by another user, run the statements of saver.ddl().",
+    "by another user, run the statements of saver.ddl(); tables of an older version are brought "
+    "up to date by saver.setup(), called by their owner.",
     passes=False,
 )
 _OTHER = Kind(

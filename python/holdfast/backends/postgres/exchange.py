@@ -12,11 +12,20 @@ from psycopg.errors import DivisionByZero
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from holdfast.backends.postgres.columns import ByteArrays, ByteArraysDumper
+from holdfast.backends.postgres.columns import (
+    ByteArrays,
+    ByteArraysDumper,
+    Numbers,
+    NumbersDumper,
+    Texts,
+    TextsDumper,
+)
 from holdfast.backends.postgres.errors import Silence
 from holdfast.backends.postgres.statements import REFUSED, Refusable, Statement
 
 psycopg.adapters.register_dumper(ByteArrays, ByteArraysDumper)
+psycopg.adapters.register_dumper(Texts, TextsDumper)
+psycopg.adapters.register_dumper(Numbers, NumbersDumper)
 
 
 def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[Any]:

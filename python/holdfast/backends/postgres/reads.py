@@ -25,9 +25,20 @@ from holdfast.backends.postgres.columns import ByteArrays, from_column, to_colum
 from holdfast.backends.postgres.statements import Statement, Statements, Trips
 
 Reply = Trips[Any]
-_Entry: TypeAlias = "tuple[int, str, int, bytes]"
+Entry: TypeAlias = "tuple[int, str, int, bytes]"
 """Of the log of pending writes: number, task, index, write."""
 _LONGEST_FILTER = 1024
+# Whether the thread of a checkpoint has not expired: of the one that is asked for, of each of a few
+# checkpoints, and of all.
+_LIVES_ONE = "EXISTS (SELECT FROM {threads} WHERE thread_id = $1 AND {unexpired})"
+_LIVES = (
+    "(SELECT expires_at <= statement_timestamp() FROM {threads} "
+    "WHERE {threads}.thread_id = c.thread_id) IS NOT TRUE"
+)
+_LIVES_OF_MANY = (
+    "NOT EXISTS (SELECT FROM {threads} AS t "
+    "WHERE t.thread_id = c.thread_id AND t.expires_at <= statement_timestamp())"
+)
 # Above, the shortest decimals of a float may be another whole number than it is.
 _LARGEST_EXACT = 1 << 53
 
@@ -38,29 +49,35 @@ class Reads:
     Args:
         statements: On the tables.
         last: What the caller most probably has.
+        ttl: Seconds after a read at which a thread that expires does so; None where reads do not
+            count for that.
     """
 
-    def __init__(self, statements: Statements, last: LastRecords) -> None:
+    def __init__(self, statements: Statements, last: LastRecords, ttl: float | None) -> None:
         self._statements = statements
         self._last = last
+        self._ttl = ttl
         filled = statements.filled
         self._record = filled(
             "SELECT record FROM {checkpoints} "
-            "WHERE thread_id = $1 AND checkpoint_ns = $2 AND checkpoint_id = $3"
+            "WHERE thread_id = $1 AND checkpoint_ns = $2 AND checkpoint_id = $3 AND EXISTS ("
+            "SELECT FROM {threads} WHERE thread_id = $1 AND {unexpired})"
         )
+        # A look at the index for each: the planner would read all threads.
         self._runs = filled(
-            "SELECT DISTINCT thread_id FROM {checkpoints} WHERE run_id = ANY ($1::text[]) "
-            "ORDER BY thread_id"
+            "SELECT thread_id FROM ("
+            "SELECT DISTINCT thread_id FROM {checkpoints} WHERE run_id = ANY ($1::text[]) OFFSET 0"
+            ") AS c WHERE " + _LIVES + " ORDER BY thread_id"
         )
         self._these = filled(
             "SELECT id, data FROM {blobs} "
-            "WHERE thread = (SELECT key FROM {threads} WHERE thread_id = $1) "
+            "WHERE thread = (SELECT key FROM {threads} WHERE thread_id = $1 AND {unexpired}) "
             "AND id = ANY ($2::bytea[])"
         )
         self._ids = filled(
             "SELECT id, substring(data FOR 2), length(data) FROM {blobs} "
-            "WHERE thread = (SELECT key FROM {threads} WHERE thread_id = $1) AND id > $2::bytea "
-            "ORDER BY id LIMIT $3"
+            "WHERE thread = (SELECT key FROM {threads} WHERE thread_id = $1 AND {unexpired}) "
+            "AND id > $2::bytea ORDER BY id LIMIT $3"
         )
         self.answers: dict[type, Callable[[Any], Reply]] = {
             Head: self._head,
@@ -79,13 +96,10 @@ class Reads:
         thread_id, ns = request.thread_id, request.checkpoint_ns
         known = self._last.known(thread_id, ns, request.lacking)
         id = None if request.checkpoint_id is None else to_column(request.checkpoint_id)
-        (rows,) = yield [
-            Statement(
-                self._statements.head, (to_column(thread_id), to_column(ns), id, ByteArrays(known))
-            )
-        ]
+        values = (to_column(thread_id), to_column(ns), id, ByteArrays(known))
+        *_, rows = yield self._touching(thread_id, Statement(self._statements.head, values))
         found: tuple[str, bytes] | None = None
-        log: list[_Entry] = []
+        log: list[Entry] = []
         chunks: dict[bytes, bytes] = {}
         for kind, number, name, idx, id, data in rows:
             if kind == "record":
@@ -98,7 +112,7 @@ class Reads:
             return None
         if request.checkpoint_id is None:
             self._last.note(thread_id, ns, found[1])
-        return Row(thread_id, ns, *found, _folded(log), chunks)
+        return Row(thread_id, ns, *found, folded(log), chunks)
 
     def _get_record(self, request: GetRecord) -> Reply:
         (rows,) = yield [
@@ -125,16 +139,18 @@ class Reads:
         (rows,) = yield [
             Statement(self._statements.writes_of, (to_column(request.thread_id), spaces, ids))
         ]
-        logs: dict[tuple[str, str], list[_Entry]] = {place: [] for place in request.places}
+        logs: dict[tuple[str, str], list[Entry]] = {place: [] for place in request.places}
         for ns, id, *entry in rows:
             logs[from_column(ns), from_column(id)].append(tuple(entry))
-        return {place: _folded(log) for place, log in logs.items()}
+        return {place: folded(log) for place, log in logs.items()}
 
     def _page(self, request: Page) -> Reply:
         conditions, values = _conditions(request)
-        statement = self._statements.page(conditions, f"${len(values) + 1}")
-        (rows,) = yield [Statement(statement, (*values, request.limit))]
-        logs: dict[tuple[str, str, str], list[_Entry]] = {}
+        statement = Statement(
+            self._statements.page(conditions, f"${len(values) + 1}"), (*values, request.limit)
+        )
+        *_, rows = yield self._touching(request.thread_id, statement)
+        logs: dict[tuple[str, str, str], list[Entry]] = {}
         records: dict[tuple[str, str, str], bytes] = {}
         for kind, thread_id, ns, id, number, task_id, idx, data in rows:
             key = (from_column(id), from_column(thread_id), from_column(ns))
@@ -143,7 +159,7 @@ class Reads:
             else:
                 logs.setdefault(key, []).append((number, task_id, idx, data))
         return [
-            Row(thread_id, ns, id, records[key], _folded(logs.get(key, ())))
+            Row(thread_id, ns, id, records[key], folded(logs.get(key, ())))
             for key in sorted(records, reverse=True)
             for id, thread_id, ns in [key]
         ]
@@ -151,21 +167,17 @@ class Reads:
     def _ancestors(self, request: Ancestors) -> Reply:
         id = None if request.checkpoint_id is None else to_column(request.checkpoint_id)
         thread_id, ns = request.thread_id, request.checkpoint_ns
-        (rows,) = yield [
-            Statement(
-                self._statements.ancestors,
-                (to_column(thread_id), to_column(ns), id, request.limit),
-            )
-        ]
+        values = (to_column(thread_id), to_column(ns), id, request.limit)
+        *_, rows = yield self._touching(thread_id, Statement(self._statements.ancestors, values))
         line: dict[int, tuple[str, bytes]] = {}
-        logs: dict[int, list[_Entry]] = {}
+        logs: dict[int, list[Entry]] = {}
         for kind, depth, number, name, idx, data in rows:
             if kind == "record":
                 line[depth] = from_column(name), data
             else:
                 logs.setdefault(depth, []).append((number, name, idx, data))
         return [
-            Row(thread_id, ns, *line[depth], _folded(logs.get(depth, ()))) for depth in sorted(line)
+            Row(thread_id, ns, *line[depth], folded(logs.get(depth, ()))) for depth in sorted(line)
         ]
 
     def _run_threads(self, request: RunThreads) -> Reply:
@@ -204,8 +216,17 @@ class Reads:
         page = [(id, level(start), size) for id, start, size in rows]
         return page, page[-1][0] if len(page) == request.limit else None
 
+    def _touching(self, thread_id: str | None, statement: Statement) -> list[Statement]:
+        """A read that counts for the expiry of its thread, if it is of one."""
+        if self._ttl is None or thread_id is None:
+            return [statement]
+        return [
+            Statement(self._statements.touch, (to_column(thread_id), self._ttl)),
+            statement,
+        ]
 
-def _folded(log: Sequence[_Entry]) -> list[StoredWrite]:
+
+def folded(log: Sequence[Entry]) -> list[StoredWrite]:
     """The pending writes that a log leaves: of a regular index the first one, of a special
     (negative) one the last."""
     writes: dict[tuple[str, int], bytes] = {}
@@ -224,6 +245,12 @@ def _conditions(request: Page) -> tuple[str, list[Any]]:
         return f"${len(values)}"
 
     conditions = ["true"]
+    contained = json(comparable(request.filter), _LONGEST_FILTER)
+    is_filtered = contained not in (None, "{}")
+    if request.thread_id is not None:
+        conditions.append(_LIVES_ONE)
+    else:
+        conditions.append(_LIVES if is_filtered else _LIVES_OF_MANY)
     for column, id in (
         ("thread_id", request.thread_id),
         ("checkpoint_ns", request.checkpoint_ns),
@@ -238,7 +265,7 @@ def _conditions(request: Page) -> tuple[str, list[Any]]:
         place = (after.checkpoint_id, after.thread_id, after.checkpoint_ns)
         numbers = ", ".join(value(to_column(id)) for id in place)
         conditions.append(f"(checkpoint_id, thread_id, checkpoint_ns) < ({numbers})")
-    if (contained := json(comparable(request.filter), _LONGEST_FILTER)) not in (None, "{}"):
+    if is_filtered:
         # A checkpoint whose metadata JSON does not hold is looked at by who asked.
         conditions.append(f"(metadata @> {value(contained)}::jsonb OR metadata IS NULL)")
     return " AND ".join(conditions), values

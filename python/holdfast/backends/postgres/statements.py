@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeAlias, TypeVar
 
+from holdfast.backends.base import TOMBSTONE_SECONDS
 from holdfast.backends.postgres.tables import Tables
 
 T = TypeVar("T")
@@ -16,6 +17,8 @@ _PLACE = re.compile(r"\{(\w+)(?::((?:[^{}]|\{\w+\})*))?\}")
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 # Operations that a row remembers that is put or written again, 8 bytes each.
 _REMEMBERED = 8 * 31
+# Stands for `{expression}` while the places around it are filled.
+_EXPRESSION = "\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +34,15 @@ class Refusable(Statement):
     """A statement that refuses, by dividing by zero, to do what it cannot do wholly. Refused is
     then the reply, not an error."""
 
-    ahead: Statement | None = None
-    """Goes before it when it is sent again: the first attempt may still be under way, and what it
-    does is seen by a statement that begins when it has ended."""
+    ahead: Callable[[], Sequence[Statement]] | None = None
+    """Makes what goes before it when it is sent again: the first attempt may still be under way,
+    and what it does is seen by a statement that begins when it has ended."""
 
+
+Changing: TypeAlias = dict[tuple[bool, bool], bytes]
+"""A statement that changes a thread, by whether that is under a fence, and whether the thread has
+begun anew after a deletion, so that it looks for what the change follows. They are four because
+each part of a statement costs at each call, also where nothing comes of it."""
 
 REFUSED = "refused"
 """The reply of a statement that refused."""
@@ -57,6 +65,12 @@ class Statements:
             **tables.names,
             "remembered": str(_REMEMBERED),
             "keep": str(keep),
+            "tombstone": str(TOMBSTONE_SECONDS),
+            # Of a row of the threads, where nothing is waited for.
+            "unexpired": "(expires_at IS NULL OR expires_at > statement_timestamp())",
+            # Who held a lease that has run out may go on with it.
+            "leased": "lease_until > statement_timestamp() "
+            f"- interval '{TOMBSTONE_SECONDS} seconds'",
         }
         self.head = self._named("head")
         self.chunks = self._named("chunks")
@@ -64,36 +78,86 @@ class Statements:
         self.writes_of = self._named("writes_of")
         self.census = self._named("census")
         self.mark = self._named("mark")
-        self.commit = self._named("commit")
-        self.write = self._named("write")
+        self.commit = self._changing("commit", 20)
+        self.write = self._changing("write", 14)
+        self.copy = self._changing("copy", 6)
         self.missing = self._named("missing")
         self.lock = self._named("lock")
         self.claim = self._named("claim")
+        self.settle = self._named("settle")
         self.forget = self._named("forget")
+        self.bury = self._named("bury")
         self.remove = self._named("remove")
         self.tidy = self._named("tidy")
         self.discard = self._named("discard")
-        self.copy = self._named("copy")
+        self.touch = self._named("touch")
+        self.expire = self._named("expire")
+        self.lease = self._named("lease")
+        self.prolong = self._named("prolong")
+        self.weigh = self._named("weigh")
 
     def _named(self, name: str) -> bytes:
         return self.filled(_SQL[name])
 
+    def _changing(self, name: str, fence: int) -> Changing:
+        """A change as its variants; the fence's token is the value of that number, and its seconds
+        are the next."""
+        without = {
+            "begins": "",
+            "held": "t.lease_until IS NULL OR t.lease_until <= clock_timestamp()",
+            "leased_until": "NULL",
+        }
+        fenced = {
+            # A lease stands in a row.
+            "begins": f"WHERE EXISTS (SELECT FROM {self.names['threads']} WHERE thread_id = $1)",
+            "held": f"t.lease_until IS NOT NULL AND t.lease_token = ${fence}::bigint",
+            "leased_until": f"clock_timestamp() + ${fence + 1}::float8 * interval '1 second'",
+        }
+        tombstone = "clock_timestamp() - interval '{tombstone} seconds'"
+        living = f"(t.deleted_at IS NULL OR t.deleted_at <= {tombstone})"
+        undeleted = {False: living, True: "NOT {deleted}"}
+        return {
+            (is_fenced, is_anew): self.filled(
+                _SQL[name],
+                **(fenced if is_fenced else without),
+                undeleted=self.filled(undeleted[is_anew]).decode(),
+            )
+            for is_fenced in (False, True)
+            for is_anew in (False, True)
+        }
+
     def page(self, conditions: str, limit: str) -> bytes:
         """page.sql over the given conditions."""
-        return self.filled(_SQL["page"], conditions=conditions, limit=limit)
+        filled = self.filled(conditions).decode()
+        return self.filled(_SQL["page"], conditions=filled, limit=limit)
+
+    def threads(self, conditions: str, limit: str) -> bytes:
+        """threads.sql over the given conditions."""
+        filled = self.filled(conditions).decode()
+        return self.filled(_SQL["threads"], conditions=filled, limit=limit)
+
+    def visit(self, condition: str, limit: str) -> bytes:
+        """visit.sql over the given condition."""
+        return self.filled(_SQL["visit"], condition=condition, limit=limit)
 
     def filled(self, text: str, **more: str) -> bytes:
-        """Text with its places filled: `{threads}` with a name, `{references:expression}` and
-        `{remember:expression}` with references.sql and remember.sql over the expression."""
+        """Text with its places filled: `{threads}` with a name or what was given for it,
+        `{deleted}` with deleted.sql, `{references:expression}` with references.sql over the
+        expression."""
 
         def fill(found: re.Match[str]) -> str:
             name, expression = found[1], found[2]
-            if name == "references":
-                return _SQL[name].replace("{data}", expression).strip()
-            if name == "remember":
-                known = {"operations": expression, "keep": self.names["keep"]}
-                return _PLACE.sub(lambda one: known[one[1]], _SQL[name]).strip()
-            return more[name] if name in more else self.names[name]
+            if expression is not None:
+                return (
+                    _PLACE.sub(fill, _SQL[name])
+                    .strip()
+                    .replace(_EXPRESSION, _PLACE.sub(fill, expression))
+                )
+            if name == "expression":
+                return _EXPRESSION
+            if name in more or name in self.names:
+                return more.get(name, self.names.get(name, ""))
+            return _PLACE.sub(fill, _SQL[name]).strip()
 
         return _PLACE.sub(fill, text).encode()
 

@@ -128,6 +128,31 @@ class Tables:
                 "data BYTEA NOT NULL, PRIMARY KEY (thread, id))",
                 f"ALTER TABLE {name['blobs']} ALTER COLUMN data SET STORAGE EXTERNAL",
             ),
+            (
+                # Without created_at nothing lives: a tombstone or a lease is all there is. Threads
+                # are listed by the minute of the last write, because an index on the time itself
+                # would make each change one that is not HOT.
+                f"ALTER TABLE {name['threads']} "
+                "ALTER COLUMN created_at DROP NOT NULL, "
+                "ADD COLUMN updated_minute INTEGER, "
+                "ADD COLUMN is_persistent BOOLEAN NOT NULL DEFAULT false, "
+                "ADD COLUMN expires_at TIMESTAMPTZ, "
+                "ADD COLUMN deleted_at TIMESTAMPTZ, "
+                "ADD COLUMN lease_token BIGINT, "
+                "ADD COLUMN lease_operation BYTEA, "
+                "ADD COLUMN lease_until TIMESTAMPTZ",
+                # Not GENERATED, whose expression would be made ready anew at each change.
+                f"ALTER TABLE {name['threads']} "
+                "ALTER COLUMN updated_minute TYPE INTEGER "
+                "USING floor(date_part('epoch', updated_at) / 60)::integer, "
+                "ALTER COLUMN updated_minute SET NOT NULL, "
+                "ALTER COLUMN updated_minute SET DEFAULT "
+                "floor(date_part('epoch', now()) / 60)::integer",
+                f"CREATE INDEX {self._index('threads_updated')} ON {name['threads']} "
+                "(updated_minute) WHERE created_at IS NOT NULL",
+                f"CREATE INDEX {self._index('threads_deleted')} ON {name['threads']} (deleted_at) "
+                "WHERE created_at IS NULL",
+            ),
         )
 
     @property

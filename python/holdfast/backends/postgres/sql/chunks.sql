@@ -1,7 +1,7 @@
 -- Chunks, and all that they reach.
 -- $1 thread, $2 chunk ids
 WITH RECURSIVE thread AS (
-    SELECT key FROM {threads} WHERE thread_id = $1
+    SELECT key FROM {threads} WHERE thread_id = $1 AND {unexpired}
 ), reached (level, id) AS (
     SELECT 255, id FROM unnest($2::bytea[]) AS asked (id)
     UNION

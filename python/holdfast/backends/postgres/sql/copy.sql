@@ -1,13 +1,15 @@
--- Copies all of a thread, as it is at one moment, to another.
--- $1 source, $2 target, $3 operation, $4 epoch of a new thread
+-- Copies all of a thread, as it is at one moment, to another, or does nothing, as commit.sql; a
+-- deletion of the target is no hindrance. Replies a row if it was copied, or there is nothing to copy.
+-- $1 target, $2 epoch of a new thread, $3 seconds until it expires or null, $4 source, $5 operation;
+-- and of the fence, if there is one, $6 token, $7 seconds
 WITH source AS (
-    SELECT key FROM {threads} WHERE thread_id = $1
+    SELECT key FROM {threads} WHERE thread_id = $4 AND created_at IS NOT NULL AND {unexpired}
 ), target AS (
-    INSERT INTO {threads} AS t (thread_id, epoch, operations)
-    SELECT $2, $4::bigint, $3::bytea FROM source
-    ON CONFLICT (thread_id) DO UPDATE SET epoch = t.epoch + 1, updated_at = now(),
-        {remember:$3::bytea}
-    WHERE position($3::bytea IN t.operations || t.operations_before) = 0
+    INSERT INTO {threads} AS t (thread_id, epoch, created_at, updated_at, updated_minute,
+        expires_at, operations)
+    SELECT {begun}, $5::bytea FROM source {begins}
+    ON CONFLICT (thread_id) DO UPDATE SET {entered}, {remember:$5::bytea}
+    WHERE {admitted} AND position($5::bytea IN t.operations || t.operations_before) = 0
     RETURNING key
 ), blobs AS (
     INSERT INTO {blobs} (thread, id, data)
@@ -24,12 +26,14 @@ WITH source AS (
             AND h.checkpoint_ns = w.checkpoint_ns AND h.task_id = w.task_id AND h.idx = w.idx
             AND h.data = w.data)
     ORDER BY number
+), checkpoints AS (
+    INSERT INTO {checkpoints} (thread_id, checkpoint_ns, checkpoint_id, parent_id, record,
+        operations, run_id, state, next_node, metadata)
+    SELECT $1, checkpoint_ns, checkpoint_id, parent_id, record, c.operations, run_id, state,
+        next_node, metadata
+    FROM target, {checkpoints} AS c WHERE c.thread_id = $4
+    ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id) DO UPDATE SET
+        parent_id = excluded.parent_id, record = excluded.record, run_id = excluded.run_id,
+        state = excluded.state, next_node = excluded.next_node, metadata = excluded.metadata
 )
-INSERT INTO {checkpoints} (thread_id, checkpoint_ns, checkpoint_id, parent_id, record, operations,
-    run_id, state, next_node, metadata)
-SELECT $2, checkpoint_ns, checkpoint_id, parent_id, record, c.operations, run_id, state, next_node,
-    metadata
-FROM target, {checkpoints} AS c WHERE c.thread_id = $1
-ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id) DO UPDATE SET
-    parent_id = excluded.parent_id, record = excluded.record, run_id = excluded.run_id,
-    state = excluded.state, next_node = excluded.next_node, metadata = excluded.metadata
+SELECT 1 WHERE EXISTS (SELECT FROM target) OR NOT EXISTS (SELECT FROM source)

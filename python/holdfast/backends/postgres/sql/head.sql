@@ -3,13 +3,13 @@
 -- its number does not move the planner to plan anew for each call.
 -- $1 thread, $2 namespace, $3 checkpoint or null, $4 chunk ids
 WITH RECURSIVE thread AS (
-    SELECT key FROM {threads} WHERE thread_id = $1
+    SELECT key FROM {threads} WHERE thread_id = $1 AND {unexpired}
 ), head AS (
     SELECT checkpoint_id, record FROM {checkpoints}
     WHERE thread_id = $1 AND checkpoint_ns = $2 AND checkpoint_id = coalesce($3::text, (
         -- Not max(): where the planner expects few checkpoints, it would read all.
         SELECT checkpoint_id FROM {checkpoints} WHERE thread_id = $1 AND checkpoint_ns = $2
-        ORDER BY checkpoint_id DESC LIMIT 1))
+        ORDER BY checkpoint_id DESC LIMIT 1)) AND EXISTS (SELECT FROM thread)
 ), pending AS (
     SELECT number, task_id, idx, data FROM {writes}
     WHERE thread = (SELECT key FROM thread) AND checkpoint_ns = $2

@@ -1,7 +1,7 @@
 -- A page of history with its pending writes, from the greatest id down.
 -- {conditions} and {limit} are over the values that the caller gives
 WITH page AS MATERIALIZED (
-    SELECT thread_id, checkpoint_ns, checkpoint_id, record FROM {checkpoints}
+    SELECT thread_id, checkpoint_ns, checkpoint_id, record FROM {checkpoints} AS c
     WHERE {conditions}
     ORDER BY checkpoint_id DESC, thread_id DESC, checkpoint_ns DESC LIMIT {limit}
 )

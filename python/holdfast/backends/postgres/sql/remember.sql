@@ -1,6 +1,6 @@
 -- Adds operations to those that a thread remembers, for {keep} seconds at least and twice that at
 -- most.
-operations = {operations} || CASE
+operations = {expression} || CASE
     WHEN t.operations_since > now() - interval '{keep} seconds' THEN t.operations ELSE '' END,
 operations_before = CASE
     WHEN t.operations_since > now() - interval '{keep} seconds' THEN t.operations_before

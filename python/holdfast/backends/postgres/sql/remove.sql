@@ -1,12 +1,12 @@
 -- Removes checkpoints with their writes from a thread, which is locked, and replaces records that
 -- are as they were read. Does nothing where the epoch has moved. The thread remembers the operation,
--- and those by which the checkpoints came shortly before, so that none of them is done again.
+-- and those by which the checkpoints and writes came shortly before, so that none is done again.
 -- Replies whether the operation was done, now or before.
 -- $1 thread, $2 epoch or null, $3 operation, $4 and $5 namespaces and checkpoints to remove,
 -- $6 and $7 those to replace, $8 and $9 their old and new records
 WITH before AS (
     SELECT key, position($3::bytea IN operations || operations_before) > 0 AS is_done
-    FROM {threads} WHERE thread_id = $1
+    FROM {threads} WHERE thread_id = $1 AND created_at IS NOT NULL AND {unexpired}
 ), doomed AS (
     SELECT * FROM unnest($4::text[], $5::text[]) AS d (checkpoint_ns, checkpoint_id)
 ), recent AS (
@@ -18,11 +18,22 @@ WITH before AS (
             -- Of one that was put again, created_at says when that was first.
             AND (created_at > now() - interval '{keep} seconds' OR length(operations) > 8) OFFSET 0
     ) AS c
+), written AS (
+    -- A write does not say when it came: of these, the last.
+    SELECT string_agg(w.operation, '') AS operations
+    FROM (
+        SELECT w.operation
+        FROM before, doomed AS d, {writes} AS w
+        WHERE w.thread = before.key AND w.checkpoint_ns = d.checkpoint_ns
+            AND w.checkpoint_id = d.checkpoint_id AND w.operation IS NOT NULL
+        ORDER BY w.number DESC LIMIT 64
+    ) AS w
 ), thread AS (
-    UPDATE {threads} AS t SET epoch = epoch + 1, updated_at = now(),
-        {remember:$3::bytea || coalesce((SELECT operations FROM recent), '')}
+    UPDATE {threads} AS t SET epoch = epoch + 1,
+        {remember:$3::bytea || coalesce((SELECT operations FROM recent), '')
+            || coalesce((SELECT operations FROM written), '')}
     WHERE thread_id = $1 AND epoch = coalesce($2::bigint, epoch)
-        AND NOT (SELECT is_done FROM before)
+        AND EXISTS (SELECT FROM before WHERE NOT is_done)
     RETURNING key
 ), checkpoints AS (
     DELETE FROM {checkpoints} AS c USING thread, doomed AS d
