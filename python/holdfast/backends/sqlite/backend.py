@@ -20,6 +20,7 @@ from holdfast.backends.base import (
     Ancestors,
     Backend,
     Commit,
+    Discard,
     Forget,
     Head,
     Page,
@@ -43,6 +44,8 @@ from holdfast.options import Options
 _READERS = 4
 # Requests that one transaction answers before others are let in.
 _LARGEST_GROUP = 500
+# Chunks whose deletion takes some milliseconds.
+_LARGE_BATCH = 250
 # Requests after which what lies under dead keys is deleted.
 _RECLAIMING = (Forget, Remove, Visit)
 
@@ -84,6 +87,8 @@ class SqliteBackend(Backend):
 
     def execute(self, request: Request) -> Any:
         reply = self.answer(request)
+        if _is_large_batch(request):
+            time.sleep(PAUSE_SECONDS)
         while self.leaves_more(request):
             time.sleep(PAUSE_SECONDS)
             self.answer(RECLAIM)
@@ -91,6 +96,8 @@ class SqliteBackend(Backend):
 
     async def aexecute(self, request: Request) -> Any:
         reply = await self._aanswer(request)
+        if _is_large_batch(request):
+            await asyncio.sleep(PAUSE_SECONDS)
         while self.leaves_more(request):
             await asyncio.sleep(PAUSE_SECONDS)
             await self._aanswer(RECLAIM)
@@ -387,3 +394,8 @@ class SqliteBackend(Backend):
 def _refreshed(request: Any) -> str | None:
     """The thread that is read, where the read may count for its expiry."""
     return request.thread_id if isinstance(request, (Head, Page, Ancestors)) else None
+
+
+def _is_large_batch(request: Request) -> bool:
+    """Whether others shall be let in before the next batch: a sweep sends one after the other."""
+    return isinstance(request, Discard) and len(request.ids) >= _LARGE_BATCH
