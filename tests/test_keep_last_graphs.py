@@ -7,16 +7,21 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import holdfast
 import pytest
+from holdfast.backends import base
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.types import Command
 from support.backends import BACKENDS, Backend, opened
+from support.calls import Calls
 from support.faults import SOAK
 from support.graphs import Runs, asking, delta, fan_out, on, with_subgraphs
-from support.make import config, id_of
+from support.make import Thread, config, id_of
 from support.recount import Counted, recount
+from support.requests import Tap
 from test_graph import nested
 
 
@@ -179,6 +184,44 @@ async def test_what_no_delta_channel_needs_goes(
             assert len(await calls.ids(config())) <= 6
             states = [(await each.state(on("t"))).values for each in (runs, oracle)]
             assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("removal", ["prune", "sweep"])
+def test_a_child_that_comes_while_the_history_is_read_keeps_what_its_delta_channel_needs(
+    saver: holdfast.Saver, monkeypatch: pytest.MonkeyPatch, removal: str
+) -> None:
+    """The removal that was planned without it does not take place."""
+    thread = Thread(Calls(saver, "sync"))
+    metadata = {"counters_since_delta_snapshot": {"d": 1}}
+
+    async def grow() -> Any:
+        """A chain whose first and last checkpoint hold the channel, and one between them."""
+        for step in range(1, 7):
+            values = {"d": _DeltaSnapshot([step])} if step in (1, 6) else {}
+            stored = await thread.put(values, drop=() if values else ("d",), metadata=metadata)
+            await thread.calls.put_writes(stored, [("d", f"w{step}")], "task")
+            if step == 4:
+                between = stored
+        return between
+
+    between = asyncio.run(grow())
+    tap = Tap(saver, monkeypatch)
+    children: list[Any] = []
+
+    def put(request: Any) -> None:
+        if isinstance(request, base.Remove) and not children:
+            children.append(None)
+            children[0] = asyncio.run(thread.put(drop=("d",), parent=between, metadata=metadata))
+
+    tap.before = put
+    if removal == "prune":
+        saver.prune(["t"])
+    else:
+        saver.sweep(keep_last=1)
+    history = saver.get_delta_channel_history(config=children[0], channels=["d"])
+    assert history["d"]["seed"] == _DeltaSnapshot([1])
+    assert [value for _, _, value in history["d"]["writes"]] == ["w1", "w2", "w3", "w4"]
+    assert len([*saver.list(config())]) == 5
 
 
 # --- subgraphs

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
+from functools import wraps
 from types import TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 from typing_extensions import Self
 
@@ -14,6 +16,7 @@ from holdfast.backends.base import Fence, Lease, Release
 from holdfast.errors import LeaseHeld, LeaseLost
 from holdfast.live import Live
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 _Held: TypeAlias = "dict[tuple[int, str], Fence]"
 _held: ContextVar[_Held] = ContextVar("holdfast_leases", default={})  # noqa: B039 - never changed
 
@@ -24,6 +27,36 @@ _PAUSE = 0.05
 def held_fence(live: Live, thread_id: str) -> Fence | None:
     """The lease on a thread that the running code holds."""
     return _held.get().get((id(live), thread_id))
+
+
+def under_its_lease(method: _Method) -> _Method:
+    """A method of a saver that writes under the leases of where it was taken from its saver.
+
+    LangGraph takes `put_writes` when a run begins, and calls it in threads that know nothing of
+    the run's context: those in which nodes that run beside each other have ended.
+    """
+    return cast(_Method, _UnderItsLease(method))
+
+
+class _UnderItsLease:
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+
+    def __get__(self, saver: object | None, kind: type) -> Callable[..., Any]:
+        method: Callable[..., Any] = self._method.__get__(saver, kind)
+        held = _held.get()
+        if saver is None or not held:
+            return method
+
+        @wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            before = _held.set({**held, **_held.get()})
+            try:
+                return method(*args, **kwargs)
+            finally:
+                _held.reset(before)
+
+        return call
 
 
 class ThreadLease:

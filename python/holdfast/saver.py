@@ -22,7 +22,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from holdfast import steps
 from holdfast.backends.base import Backend, Fence
 from holdfast.drive import Steps
-from holdfast.lease import held_fence
+from holdfast.lease import held_fence, under_its_lease
 from holdfast.live import Live
 from holdfast.maintenance import Maintenance
 from holdfast.options import Options
@@ -168,6 +168,7 @@ class Saver(Maintenance, BaseCheckpointSaver[str]):
     def _fence(self, config: RunnableConfig) -> Fence | None:
         return held_fence(self._live, str(config["configurable"]["thread_id"]))
 
+    @under_its_lease
     def put_writes(
         self,
         config: RunnableConfig,
