@@ -63,9 +63,11 @@ class Gate:
         self.is_closed = False
         places = ["", "wait:"] if self.inside else [""]
         while durability != "exit":
-            if all([await self._is_stored(calls, place) for place in places]):
-                return
+            is_stored = all([await self._is_stored(calls, place) for place in places])
+            # What was made in the millisecond of a deletion may be of a run that begins then.
             await asyncio.sleep(0.005)
+            if is_stored:
+                return
 
     async def _is_stored(self, calls: Calls, place: str) -> bool:
         """Whether the checkpoint is there from which the waiting node was begun."""

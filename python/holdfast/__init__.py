@@ -7,6 +7,7 @@ with holdfast.open("sqlite:///state.db") as saver:
 from holdfast.backends.base import Finding
 from holdfast.errors import (
     CheckpointCorrupted,
+    CheckpointRemoved,
     ConfigurationError,
     FormatTooNew,
     HoldfastError,
@@ -38,6 +39,7 @@ __all__ = [
     "AsyncRedisSaver",
     "AsyncSqliteSaver",
     "CheckpointCorrupted",
+    "CheckpointRemoved",
     "ConfigurationError",
     "Finding",
     "FormatTooNew",

@@ -36,6 +36,10 @@ class ThreadDeleted(HoldfastError):
     """A late write of a run to a thread that was deleted meanwhile. Nothing was stored."""
 
 
+class CheckpointRemoved(HoldfastError):
+    """A checkpoint cannot do without its parent, which was removed. Nothing was stored."""
+
+
 class LeaseLost(HoldfastError):
     """Another is the thread's writer. Nothing was stored."""
 
@@ -97,6 +101,15 @@ def thread_deleted(thread_id: str) -> ThreadDeleted:
     return ThreadDeleted(
         f"thread {thread_id!r} was deleted after this run began: nothing was stored. To begin the "
         "thread anew, start a run without a checkpoint_id."
+    )
+
+
+def checkpoint_removed(thread_id: str) -> CheckpointRemoved:
+    """The error for a checkpoint whose parent is gone, from which its channels are rebuilt."""
+    return CheckpointRemoved(
+        f"thread {thread_id!r}: the checkpoint that this run builds on was removed meanwhile, and "
+        "the run's delta channels are rebuilt from it: nothing was stored. Begin again from the "
+        "latest checkpoint; keep more of them (keep_last) where several runs share a thread."
     )
 
 

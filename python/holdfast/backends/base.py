@@ -164,15 +164,23 @@ class Predecessor:
     """A checkpoint on which another builds.
 
     Attributes:
-        made: When it was made, in milliseconds since 1970; 0 where its id does not say it.
+        made: When it was made, in milliseconds since 1970 and rounded down; 0 where its id does
+            not say it.
         is_parent: Whether it is the parent, which is stored before its children; not so the
             checkpoint of another namespace from which a subgraph was called.
+        is_needed: Whether it is a parent that must be there: channels are rebuilt from it.
     """
 
     checkpoint_ns: str
     checkpoint_id: str
     made: int
     is_parent: bool
+    is_needed: bool = False
+
+    @property
+    def rank(self) -> int:
+        """2 for a parent that is needed, 1 for another parent, else 0."""
+        return self.is_parent + self.is_needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +198,7 @@ class Commit:
         ThreadDeleted: The thread was deleted within `TOMBSTONE_SECONDS`, and one of
             `follows` is not stored and either was made before that, or is the parent while
             the thread has not begun anew. Nothing is stored.
+        CheckpointRemoved: One of `follows` that is needed is not stored. Nothing is stored.
         LeaseLost: The fence's token is not the thread's present one, or there is no fence
             and another holds the lease. Nothing is stored. A change without a fence after
             the lease has run out ends it.
@@ -215,9 +224,14 @@ class Write:
 
     A write of idx ≥ 0 that exists stays as it is; one of idx < 0 is replaced.
 
+    Attributes:
+        made: When its checkpoint was made, in milliseconds since 1970 and rounded up: the first
+            writes of a run may come before its first checkpoint, and nothing shows them without;
+            0 where the checkpoint's id does not say it.
+
     Raises:
         ThreadDeleted: The thread was deleted within `TOMBSTONE_SECONDS`, and the checkpoint
-            was made before that (`made`, as in `Predecessor`) and is not stored.
+            was made before that and is not stored.
         LeaseLost: As with `Commit`.
     """
 

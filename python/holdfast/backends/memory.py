@@ -48,7 +48,7 @@ from holdfast.backends.base import (
     WritesOf,
     follow,
 )
-from holdfast.errors import lease_lost, thread_deleted
+from holdfast.errors import checkpoint_removed, lease_lost, thread_deleted
 from holdfast.options import Options
 
 _Place = tuple[str, str]
@@ -276,6 +276,9 @@ class MemoryBackend(Backend):
         thread = self._living(request.thread_id) or _Thread()
         self._check_fence(request.thread_id, request.fence)
         self._check_deleted(request.thread_id, follows)
+        for one in follows:
+            if one.is_needed and (one.checkpoint_ns, one.checkpoint_id) not in thread.records:
+                raise checkpoint_removed(request.thread_id)
         sent = {id for id, _ in request.chunks}
         missing = [id for id in request.frontier if id not in thread.chunks and id not in sent]
         if not missing:
@@ -315,7 +318,7 @@ class MemoryBackend(Backend):
         for one in follows:
             if thread is not None and (one.checkpoint_ns, one.checkpoint_id) in thread.records:
                 continue
-            if one.made <= tombstone.deleted * 1000 or (one.is_parent and thread is None):
+            if one.made <= _milliseconds(tombstone.deleted) or (one.is_parent and thread is None):
                 raise thread_deleted(thread_id)
 
     def _tombstone(self, thread_id: str) -> _Tombstone | None:

@@ -13,7 +13,8 @@ from holdfast.drive import Steps
 from holdfast.errors import reading
 from holdfast.steps.load import complete, predates_sends, read_metadata
 
-_DELTA_COUNTERS = "counters_since_delta_snapshot"
+DELTA_COUNTERS = "counters_since_delta_snapshot"
+"""In the metadata: how long ago each delta channel stored its value."""
 
 Key: TypeAlias = tuple[str, str]
 """Namespace and id of a checkpoint."""
@@ -77,6 +78,11 @@ class History:
                 item.predates_sends = predates_sends(item.record, checkpoint)
         return [item for item in items if item.predates_sends]
 
+    @property
+    def has_delta_channels(self) -> bool:
+        """Whether checkpoints may need those before them."""
+        return any(item.metadata.get(DELTA_COUNTERS) for item in self.items.values())
+
     def heads(self) -> dict[str, Key]:
         """The greatest id of each namespace."""
         heads: dict[str, Key] = {}
@@ -88,7 +94,7 @@ class History:
         """Ancestors from which the delta channels of kept checkpoints are rebuilt."""
         delta: dict[str, set[str]] = {}
         for (ns, _), item in self.items.items():
-            delta.setdefault(ns, set()).update(item.metadata.get(_DELTA_COUNTERS) or ())
+            delta.setdefault(ns, set()).update(item.metadata.get(DELTA_COUNTERS) or ())
         needed: set[Key] = set()
         for key in kept:
             item = self.items[key]

@@ -28,6 +28,7 @@ from holdfast.backends.base import (
 from holdfast.drive import Steps, Work
 from holdfast.errors import StoreUnavailable, reading
 from holdfast.ids import made
+from holdfast.steps.history import DELTA_COUNTERS
 from holdfast.steps.load import complete, read_record
 from holdfast.steps.place import Place
 from holdfast.steps.summary import summary
@@ -114,7 +115,7 @@ def put(
         return plan(held - encoded.keys())
 
     run_id = merged.get("run_id")
-    follows = _predecessors(place, merged)
+    follows = _predecessors(place, merged, _has_open_channel(merged, versions, values))
 
     def request(draft: Draft, operation: bytes) -> Commit:
         return Commit(
@@ -160,6 +161,7 @@ def put_writes(
     }
     if not by_idx:
         return
+    begun = made(checkpoint_id)
 
     def plan() -> Draft:
         return core.draft_writes(place.thread_id, list(by_idx.values()))
@@ -176,7 +178,7 @@ def put_writes(
             draft.chunks,
             draft.frontier,
             operation,
-            made(checkpoint_id),
+            begun and begun + 1,
             fence,
         )
 
@@ -184,12 +186,22 @@ def put_writes(
     yield from _commit(place, size > _SHORT, plan, request, plan)
 
 
-def _predecessors(place: Place, metadata: Mapping[str, Any]) -> list[Predecessor]:
+def _has_open_channel(
+    metadata: Mapping[str, Any], versions: Mapping[str, Any], values: Mapping[str, Any]
+) -> bool:
+    """Whether a delta channel has no value here, and is rebuilt from what came before."""
+    counters = metadata.get(DELTA_COUNTERS) or ()
+    return any(channel in versions and channel not in values for channel in counters)
+
+
+def _predecessors(
+    place: Place, metadata: Mapping[str, Any], needs_parent: bool
+) -> list[Predecessor]:
     """The checkpoints on which one builds: its parent; the first of a subgraph's call builds on
     those that it was called from."""
     if place.checkpoint_id is not None:
         parent_id = place.checkpoint_id
-        return [Predecessor(place.checkpoint_ns, parent_id, made(parent_id), is_parent=True)]
+        return [Predecessor(place.checkpoint_ns, parent_id, made(parent_id), True, needs_parent)]
     parents = metadata.get("parents")
     if not isinstance(parents, Mapping):
         return []

@@ -27,7 +27,10 @@ from holdfast.steps.garbage import collect_garbage
 from holdfast.steps.history import History, Item, Key, read_history
 from holdfast.steps.keep import Choice, keep_latest, keep_other_runs
 
-CONDITIONAL_ATTEMPTS = 5
+# So often another may change a thread between a look at it and the removal, and so often that is
+# a reason to look again where it need not be.
+ATTEMPTS = 50
+_CONDITIONAL_ATTEMPTS = 5
 _PRUNE_STRATEGIES = ("keep_latest", "delete")
 _NOTHING: Mapping[Key, Item] = {}
 
@@ -168,23 +171,24 @@ def thin(
 ) -> Steps[Thinning | None]:
     """Remove the checkpoints that `choose` does not keep and no kept one is rebuilt from; what was
     done, None where the thread has no checkpoints. Their chunks stay for now."""
-    for attempt in range(CONDITIONAL_ATTEMPTS + 1):
+    for attempt in range(ATTEMPTS):
         plan = yield from plan_thinning(core, serde, thread_id, choose, known)
         if plan is None:
             return None
-        if (yield from carry_out(core, plan, is_conditional=attempt < CONDITIONAL_ATTEMPTS)):
+        if (yield from carry_out(core, plan, attempt)):
             return plan
     return None
 
 
-def carry_out(core: Core, plan: Thinning, *, is_conditional: bool) -> Steps[bool]:
+def carry_out(core: Core, plan: Thinning, attempt: int) -> Steps[bool]:
     """Remove what a plan says: no round trip if that is nothing. False, and nothing done, when
-    the thread has changed since it was read, if that is a condition.
+    the thread has changed since it was read.
 
-    Under constant writing no plan stays current. Without the condition it can be carried out all
-    the same: what came since is not among what goes, and a record is replaced only if it is as it
-    was read.
+    Under constant writing no plan stays current. After some attempts it is carried out all the
+    same: what came since is not among what goes, and a record is replaced only if it is as it was
+    read. Not so with delta channels: what came since may be rebuilt from what goes.
     """
+    is_conditional = attempt < _CONDITIONAL_ATTEMPTS or plan.history.has_delta_channels
     if not plan.removed:
         return True
     done: bool = yield Remove(

@@ -25,7 +25,7 @@ from holdfast.steps.garbage import collect_garbage, garbage_beside
 from holdfast.steps.head import read_standing
 from holdfast.steps.keep import keep_all, keep_last
 from holdfast.steps.retention import (
-    CONDITIONAL_ATTEMPTS,
+    ATTEMPTS,
     Thinning,
     carry_out,
     plan_thinning,
@@ -132,7 +132,7 @@ def _thin(core: Core, serde: SerializerProtocol, plan: Plan, thread_id: str) -> 
     """Remove old checkpoints, writes whose checkpoint is gone, and garbage. None where the thread
     has no checkpoints."""
     choose = keep_all if plan.keep_last is None else keep_last(plan.keep_last)
-    for attempt in range(CONDITIONAL_ATTEMPTS + 1):
+    for attempt in range(ATTEMPTS):
         planned = yield from plan_thinning(core, serde, thread_id, choose)
         if planned is None:
             return None
@@ -141,8 +141,7 @@ def _thin(core: Core, serde: SerializerProtocol, plan: Plan, thread_id: str) -> 
             stored = yield from _stored_beside(planned)
             garbage = yield from garbage_beside(thread_id, stored)
             return swept + Swept(bytes=garbage)
-        is_conditional = attempt < CONDITIONAL_ATTEMPTS
-        if (yield from carry_out(core, planned, is_conditional=is_conditional)):
+        if (yield from carry_out(core, planned, attempt)):
             break
     else:
         return Swept()

@@ -28,7 +28,7 @@ from holdfast.backends.postgres.statements import (
     Statements,
     Trips,
 )
-from holdfast.errors import lease_lost, thread_deleted
+from holdfast.errors import checkpoint_removed, lease_lost, thread_deleted
 
 Reply = Trips[Any]
 # Threads that are noted as deleted; the notes only save a round trip.
@@ -45,6 +45,7 @@ class _Change:
         fence: The lease under which it is made.
         claim: Waits for the thread, and keeps it for this change.
         settle: Of the statement that finds out why nothing was done.
+        needs_parent: Whether the parent must be stored.
     """
 
     variants: Changing
@@ -52,10 +53,11 @@ class _Change:
     fence: Fence | None
     claim: Statement
     settle: Callable[[], Statement]
+    needs_parent: bool = False
 
     def statement(self, is_anew: bool) -> Statement:
         """The statement, on a thread that has begun anew after a deletion or has not."""
-        sql = self.variants[self.fence is not None, is_anew]
+        sql = self.variants[self.fence is not None, is_anew or self.needs_parent]
         return Refusable(sql, self.values, lambda: [self.claim, self.settle()])
 
 
@@ -109,6 +111,7 @@ class Changes:
             request.fence,
             self._claim(request.thread_id),
             lambda: self._settle([request], request.follows),
+            any(one.is_needed for one in request.follows),
         )
         missing = yield from self._stored(change, frontier)
         if not missing:
@@ -193,6 +196,7 @@ class Changes:
         """Make a change, unless it was made before; its reply.
 
         Raises:
+            CheckpointRemoved: A parent that is needed is gone.
             LeaseLost: Another holds the thread's lease.
             ThreadDeleted: The thread was deleted under it.
         """
@@ -202,16 +206,20 @@ class Changes:
             if found:  # as when it was sent again
                 # A fence without a row has no lease, which would stand there.
                 is_fenced = change.fence is not None
-                ((is_repeated, is_lost, is_deleted),) = found[1] or [(False, is_fenced, False)]
+                nothing = (False, is_fenced, False, change.needs_parent)
+                ((is_repeated, is_lost, is_deleted, is_orphaned),) = found[1] or [nothing]
                 if is_repeated:
                     break
                 if is_lost:
                     raise lease_lost(from_column(thread_id))
                 if is_deleted:
                     raise thread_deleted(from_column(thread_id))
+                if is_orphaned:
+                    raise checkpoint_removed(from_column(thread_id))
             # Behind the lock what is found and what is done are of one moment.
             *found, reply = yield self._locked(thread_id, change.settle(), change.statement(True))
-            self._note_deleted(thread_id)
+            if not change.needs_parent:
+                self._note_deleted(thread_id)
         return reply
 
     def _note_deleted(self, thread_id: str) -> None:
@@ -302,7 +310,7 @@ def _predecessors(follows: Sequence[Predecessor]) -> tuple[list[Any], ...]:
         Texts(to_column(one.checkpoint_ns) for one in follows),
         Texts(to_column(one.checkpoint_id) for one in follows),
         Numbers(one.made for one in follows),
-        Numbers(one.is_parent for one in follows),
+        Numbers(one.rank for one in follows),
     )
 
 

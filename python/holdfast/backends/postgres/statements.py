@@ -115,11 +115,17 @@ class Statements:
         }
         tombstone = "clock_timestamp() - interval '{tombstone} seconds'"
         living = f"(t.deleted_at IS NULL OR t.deleted_at <= {tombstone})"
-        undeleted = {False: living, True: "NOT {deleted}"}
+        undeleted = {False: living, True: "NOT {deleted} AND NOT {orphaned}"}
+        if name == "commit":
+            # A parent that is needed stands under a row.
+            needs_none = "NOT EXISTS (SELECT FROM predecessor WHERE is_parent > 1)"
+            anew = without | {"begins": f"{fenced['begins']} OR {needs_none}"}
+        else:
+            anew = without
         return {
             (is_fenced, is_anew): self.filled(
                 _SQL[name],
-                **(fenced if is_fenced else without),
+                **(fenced if is_fenced else anew if is_anew else without),
                 undeleted=self.filled(undeleted[is_anew]).decode(),
             )
             for is_fenced in (False, True)

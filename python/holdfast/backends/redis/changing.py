@@ -8,14 +8,14 @@ from typing import Any
 from holdfast.backends.base import new_operation_id
 from holdfast.backends.redis.names import Names, decode, encode, milliseconds, place_of
 from holdfast.backends.redis.scripts import Afterwards, Command, Groups, Trips, call
-from holdfast.errors import lease_lost, thread_deleted
+from holdfast.errors import checkpoint_removed, lease_lost, thread_deleted
 
 # Checkpoints that one script removes: some milliseconds.
 REMOVED = 1000
 # Keys that one script renews: half a millisecond.
 _RENEWED = 500
 # What scripts reply, as lua/thread.lua names it.
-DYING, MOVED, DELETED, FENCED, RENEW = -1, -2, -3, -4, -5
+DYING, MOVED, DELETED, FENCED, RENEW, ORPHANED = -1, -2, -3, -4, -5, -6
 SOON = 2
 
 
@@ -39,7 +39,7 @@ class Changing:
         this one live long enough; `ttl` is the one that the script was given.
 
         Raises:
-            ThreadDeleted, LeaseLost: It was refused.
+            ThreadDeleted, CheckpointRemoved, LeaseLost: It was refused.
         """
         ttl = self.ttl if ttl is None else ttl
         while True:
@@ -54,6 +54,8 @@ class Changing:
                 break
         if reply == DELETED:
             raise thread_deleted(thread_id)
+        if reply == ORPHANED:
+            raise checkpoint_removed(thread_id)
         if reply == FENCED:
             raise lease_lost(thread_id)
         if reply == SOON:

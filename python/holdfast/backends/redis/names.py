@@ -71,7 +71,7 @@ def follows_of(follows: Sequence[Predecessor]) -> bytes:
     """Predecessors as scripts take them."""
     parts = []
     for one in follows:
-        parts += [min(one.made, _LAST_TIME).to_bytes(6, "big"), bytes([one.is_parent])]
+        parts += [min(one.made, _LAST_TIME).to_bytes(6, "big"), bytes([one.rank])]
         for id in (encode(one.checkpoint_ns), encode(one.checkpoint_id)):
             parts += [len(id).to_bytes(4, "big"), id]
     return b"".join(parts)

@@ -22,6 +22,7 @@ from holdfast.backends.base import (
 from holdfast.backends.sqlite.reclaim import Reclaim, Reclaimer
 from holdfast.backends.sqlite.tables import Tables, batches, marks, to_column
 from holdfast.backends.sqlite.threads import ThreadRows
+from holdfast.errors import checkpoint_removed
 
 
 class Changes:
@@ -70,6 +71,9 @@ class Changes:
         )
         if key is None:
             return []
+        for one in request.follows:
+            if one.is_needed and not self._has(cursor, key, one):
+                raise checkpoint_removed(request.thread_id)
         if missing := self._store(cursor, key, request):
             return missing
         parent_id = None if request.parent_id is None else to_column(request.parent_id)
@@ -89,6 +93,14 @@ class Changes:
                 (to_column(request.run_id), key),
             )
         return []
+
+    def _has(self, cursor: sqlite3.Cursor, key: int, one: Predecessor) -> bool:
+        found = cursor.execute(
+            f"SELECT 1 FROM {self._tables.checkpoints} "
+            "WHERE thread = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
+            (key, to_column(one.checkpoint_ns), to_column(one.checkpoint_id)),
+        )
+        return found.fetchone() is not None
 
     def _write(self, cursor: sqlite3.Cursor, request: Write, now: float) -> Missing:
         place = (request.checkpoint_ns, request.checkpoint_id)

@@ -344,7 +344,7 @@ class ThreadRows:
             place = (row.key, to_column(one.checkpoint_ns), to_column(one.checkpoint_id))
             if is_visible and cursor.execute(stored, place).fetchone():
                 continue
-            if one.made <= row.deleted_at * 1000 or (one.is_parent and not is_visible):
+            if one.made <= milliseconds(row.deleted_at) or (one.is_parent and not is_visible):
                 raise thread_deleted(thread_id)
 
     def _drop_old_tombstones(self, cursor: sqlite3.Cursor, now: float) -> None:

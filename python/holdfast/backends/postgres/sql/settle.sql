@@ -1,5 +1,5 @@
 -- Finds out why a change of a thread, which is locked, did nothing: whether it was done before, another
--- holds the lease, or the thread was deleted. Of one that has expired it removes what is left, unless
+-- holds the lease, the thread was deleted, or a checkpoint is gone that it needs. Of one that has expired it removes what is left, unless
 -- the change is what it holds; it removes a row that says nothing.
 -- $1 thread, $2 token of the fence or null, $3 operations, $4 and $5 namespaces and checkpoints that
 -- they change, $6 to $9 predecessors
@@ -21,7 +21,8 @@ WITH predecessor AS (
                     AND w.operation = o.operation)
         ) AS is_repeated,
         CASE WHEN $2::bigint IS NULL THEN coalesce(t.lease_until > clock_timestamp(), false)
-            ELSE t.lease_until IS NULL OR t.lease_token <> $2::bigint END AS is_lost, {deleted} AS is_deleted
+            ELSE t.lease_until IS NULL OR t.lease_token <> $2::bigint END AS is_lost, {deleted} AS is_deleted,
+        {orphaned} AS is_orphaned
     FROM {threads} AS t WHERE thread_id = $1
 ), doomed AS (
     SELECT key FROM thread WHERE is_expired AND NOT is_repeated
@@ -38,4 +39,4 @@ WITH predecessor AS (
     DELETE FROM {threads}
     WHERE thread_id = $1 AND created_at IS NULL AND deleted_at IS NULL AND lease_token IS NULL
 )
-SELECT is_repeated, is_lost, is_deleted FROM thread
+SELECT is_repeated, is_lost, is_deleted, is_orphaned FROM thread

@@ -4,7 +4,7 @@
 -- KEYS: meta, blobs, index, checkpoint, threads, run if there is one
 -- ARGV: operation, keep, ttl in milliseconds or '', fence, what it follows, thread, namespace, id,
 --       run, record, length of the frontier, the frontier, pairs of chunk id and bytes
--- Reply: the missing ids, or SOON; DYING, DELETED, FENCED or RENEW
+-- Reply: the missing ids, or SOON; DYING, DELETED, ORPHANED, FENCED or RENEW
 local meta, blobs, index, checkpoint, threads, run = unpack(KEYS)
 local operation, keep, ttl, fence, follows, thread_id, namespace, id, run_id, record =
   unpack(ARGV, 1, 10)
@@ -20,11 +20,12 @@ end
 if is_fenced(thread, fence) then
   return FENCED
 end
-if thread.deleted then
-  local checkpoints = string.sub(checkpoint, 1, #checkpoint - #join('', namespace, id))
-  if is_late_after(thread, follows, checkpoints) then
-    return DELETED
-  end
+local checkpoints = string.sub(checkpoint, 1, #checkpoint - #join('', namespace, id))
+if thread.deleted and is_late_after(thread, follows, checkpoints) then
+  return DELETED
+end
+if is_orphaned(thread, follows, checkpoints) then
+  return ORPHANED
 end
 local missing = lacking(blobs, 12, 11 + ARGV[11])
 if #missing > 0 then

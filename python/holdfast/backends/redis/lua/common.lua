@@ -4,7 +4,7 @@
 local UNPACKED = 200
 -- Replies to a change that was not made: the thread is being removed; the epoch moved; it was
 -- deleted after the change's run began; another has the lease; its keys must live longer first.
-local DYING, MOVED, DELETED, FENCED, RENEW = -1, -2, -3, -4, -5
+local DYING, MOVED, DELETED, FENCED, RENEW, ORPHANED = -1, -2, -3, -4, -5, -6
 -- Reply to a change that was made: the keys' lease should be renewed.
 local SOON = 2
 

@@ -102,7 +102,7 @@ local function is_late_after(thread, follows, checkpoints)
   while at <= #follows do
     local made, is_parent, namespace, id
     made, is_parent, namespace, id, at = struct.unpack('>I6BI4c0I4c0', follows, at)
-    if is_late(thread, made, is_parent == 1, join(checkpoints, namespace, id)) then
+    if is_late(thread, made, is_parent > 0, join(checkpoints, namespace, id)) then
       return true
     end
   end
@@ -115,6 +115,15 @@ local function is_fenced(thread, fence)
     return not thread.held or string.match(fence, '^%d+') ~= thread.token
   end
   return thread.held and not is_past(thread.held)
+end
+
+-- Whether the parent is needed, as its entry says, and not stored.
+local function is_orphaned(thread, follows, checkpoints)
+  if string.byte(follows, 7) ~= 2 then
+    return false
+  end
+  local _, _, namespace, id = struct.unpack('>I6BI4c0I4c0', follows)
+  return not thread.life or redis.call('GETRANGE', join(checkpoints, namespace, id), 0, 3) ~= thread.life
 end
 
 -- What a change does to the lease.
