@@ -111,8 +111,8 @@ def test_any_changes_are_seen(steps: list[tuple[int, str]]) -> None:
             element, change = CHANGES[number % len(CHANGES)]
             try:
                 change(value[element % len(value)])
-            except (AttributeError, KeyError, IndexError, TypeError):
-                continue  # it is not there any more
+            except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+                continue  # it is not there any more, or is another object
         elif kind == "d" and len(value) > 8:
             del value[number % len(value)]
         elif kind == "s":

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-BOOKKEEPING = {"operations"}
+BOOKKEEPING = {"operations", "deleted_by"}
 """Columns that no checkpoint is read from."""
 
 
