@@ -14,9 +14,9 @@ from support.backends import BACKENDS, SHARED
 from support.faults import SOAK, seeded
 from support.recount import recount
 
-# Of nine tests: more than 100,000 in all.
+# In nine tests, with three writers each: 324,000 in all.
 PAIRS = 12_000 if SOAK else 300
-"""Puts in all, each with its writes, and each read back."""
+"""Puts of each writer, each with its writes, and each read back."""
 WRITERS = 3
 _METHODS = multiprocessing.get_all_start_methods()
 _context: Any = multiprocessing.get_context("forkserver" if "forkserver" in _METHODS else "spawn")
