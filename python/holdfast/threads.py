@@ -55,17 +55,21 @@ class Swept:
         threads: Threads that went as a whole.
         checkpoints: Checkpoints that went, with their threads or without.
         bytes: That were stored of what went, without names and indexes.
+        unreadable: Threads that were left as they are, because they are damaged or a newer version
+            of holdfast wrote them; the log names them.
     """
 
     threads: int = 0
     checkpoints: int = 0
     bytes: int = 0
+    unreadable: int = 0
 
     def __add__(self, other: Swept) -> Swept:
         return Swept(
             self.threads + other.threads,
             self.checkpoints + other.checkpoints,
             self.bytes + other.bytes,
+            self.unreadable + other.unreadable,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -20,17 +21,14 @@ from holdfast.backends.base import (
     new_operation_id,
 )
 from holdfast.drive import Steps
-from holdfast.errors import reading
+from holdfast.errors import CheckpointCorrupted, FormatTooNew, reading
 from holdfast.steps.garbage import collect_garbage, garbage_beside
 from holdfast.steps.head import read_standing
 from holdfast.steps.keep import keep_all, keep_last
-from holdfast.steps.retention import (
-    ATTEMPTS,
-    Thinning,
-    carry_out,
-    plan_thinning,
-)
+from holdfast.steps.retention import ATTEMPTS, Thinning, carry_out, plan_thinning
 from holdfast.threads import Swept
+
+_logger = logging.getLogger(__name__)
 
 _PAGE = 100
 # A thread with writes and no checkpoint is one that begins, or, after that long, never will.
@@ -65,7 +63,12 @@ def sweep(core: Core, serde: SerializerProtocol, plan: Plan) -> Steps[Swept]:
     while True:
         visited, cursor = yield Visit(cursor, _PAGE)
         for one in visited:
-            swept += yield from _sweep_thread(core, serde, plan, one)
+            try:
+                swept += yield from _sweep_thread(core, serde, plan, one)
+            except (CheckpointCorrupted, FormatTooNew) as error:
+                # The others are not to wait until somebody has mended it.
+                _logger.warning("sweep: left as it is: %s", error)
+                swept += Swept(unreadable=1)
             if plan.progress is not None:
                 plan.progress(swept)
         if cursor is None:

@@ -1,0 +1,48 @@
+"""A sweep goes on where a thread cannot be read."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from holdfast.errors import CheckpointCorrupted, FormatTooNew
+from support.backends import BACKENDS, opened
+from support.damage import execute
+from support.make import checkpoint, config, version
+
+OTHERS = ["a", "z"]
+DAMAGES = {
+    "cut": ("CAST(substr(record, 1, length(record) - 1) AS BLOB)", CheckpointCorrupted),
+    "newer": ("CAST(x'f0' || substr(record, 2) AS BLOB)", FormatTooNew),
+}
+
+
+@pytest.mark.parametrize("dry_run", [False, True], ids=["sweep", "dry run"])
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_thread_that_cannot_be_read_is_left_and_named(
+    mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str, dry_run: bool
+) -> None:
+    backend = BACKENDS["sqlite"]
+    async with opened(backend, tmp_path, mode) as calls:
+        for name in [*OTHERS, "hurt"]:
+            head = config(name)
+            for number in range(1, 4):
+                versions = {"state": version(number)}
+                one = checkpoint(number, {"state": [f"{name} {number} " * 90]}, versions)
+                head = await calls.put(head, one, {}, versions)
+    hurt, error = DAMAGES[damage]
+    execute(
+        tmp_path / "state.db",
+        f"UPDATE holdfast_checkpoints SET record = {hurt} WHERE thread = "
+        "(SELECT key FROM holdfast_threads WHERE thread_id = 'hurt')",
+    )
+    async with opened(backend, tmp_path, mode) as calls:
+        with caplog.at_level(logging.WARNING, "holdfast"):
+            swept = await calls.sweep(keep_last=1, dry_run=dry_run)
+        assert (swept.unreadable, swept.checkpoints, swept.threads) == (1, 4, 0)
+        assert "'hurt'" in caplog.text
+        for name in OTHERS:
+            assert len(await calls.list(config(name))) == (3 if dry_run else 1)
+        with pytest.raises(error):
+            await calls.get_tuple(config("hurt"))
