@@ -27,6 +27,8 @@ class Thread:
         bytes: That are stored of it, without names and indexes; None unless asked for.
         unshared_bytes: What they would be if each checkpoint and each pending write had all of its
             chunks for itself; None unless asked for.
+        error: Why the latest checkpoint cannot be read: it is damaged, or a newer version of
+            holdfast wrote it. Where it stands is then not known. None where nothing is wrong.
     """
 
     thread_id: str
@@ -40,6 +42,7 @@ class Thread:
     interrupted: bool
     bytes: int | None = None
     unshared_bytes: int | None = None
+    error: str | None = None
 
     @property
     def unfinished(self) -> bool:

@@ -10,9 +10,9 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from holdfast._core import Core, references
 from holdfast.backends.base import Census, Expire, ThreadRow, Threads, Weigh, WritesOf
 from holdfast.drive import Steps
-from holdfast.errors import reading
+from holdfast.errors import CheckpointCorrupted, FormatTooNew, reading
 from holdfast.steps.garbage import read_pages, stored_chunks
-from holdfast.steps.head import read_standing
+from holdfast.steps.head import Standing, read_standing
 from holdfast.threads import Thread, to_datetime, to_milliseconds
 
 _LARGEST_PAGE = 100
@@ -85,15 +85,19 @@ def _thread(
     core: Core, serde: SerializerProtocol, row: ThreadRow, listing: ThreadListing
 ) -> Steps[Thread | None]:
     """A thread as it is listed; None if it is not wanted, or went meanwhile."""
-    standing = yield from read_standing(core, serde, row.head)
+    stored = unshared = error = None
+    try:
+        standing = yield from read_standing(core, serde, row.head)
+    except (CheckpointCorrupted, FormatTooNew) as unreadable:
+        # The others are listed all the same.
+        standing, error = Standing(None, [], False), str(unreadable)
     if standing is None:
         return None
-    if listing.unfinished is not None and standing.is_unfinished != listing.unfinished:
+    if listing.unfinished is not None and (error or standing.is_unfinished != listing.unfinished):
         return None
-    stored = unshared = None
     if listing.sizes:
         _, stored = yield Weigh(row.thread_id)
-        unshared = yield from _unshared_bytes(row.thread_id)
+        unshared = None if error else (yield from _unshared_bytes(row.thread_id))
     return Thread(
         thread_id=row.thread_id,
         namespaces=sorted(row.namespaces),
@@ -106,6 +110,7 @@ def _thread(
         interrupted=standing.interrupted,
         bytes=stored,
         unshared_bytes=unshared,
+        error=error,
     )
 
 

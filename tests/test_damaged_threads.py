@@ -1,4 +1,4 @@
-"""A sweep goes on where a thread cannot be read."""
+"""Listings and sweeps go on where a thread cannot be read."""
 
 from __future__ import annotations
 
@@ -44,5 +44,14 @@ async def test_a_thread_that_cannot_be_read_is_left_and_named(
         assert "'hurt'" in caplog.text
         for name in OTHERS:
             assert len(await calls.list(config(name))) == (3 if dry_run else 1)
+        listed = {thread.thread_id: thread for thread in await calls.threads(sizes=True)}
+        assert {name: thread.error is None for name, thread in listed.items()} == {
+            "a": True,
+            "hurt": False,
+            "z": True,
+        }
+        assert "'hurt'" in (listed["hurt"].error or "")
+        assert listed["hurt"].bytes
+        assert "hurt" not in [one.thread_id for one in await calls.threads(unfinished=False)]
         with pytest.raises(error):
             await calls.get_tuple(config("hurt"))
