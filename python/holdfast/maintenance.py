@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from holdfast import steps
@@ -232,10 +231,17 @@ class Maintenance(Lifecycle):
             "idle_for": idle_for,
             "keep_last": keep_last,
             "keep_interrupted": keep_interrupted,
-            "progress": progress,
         }
-        self._plan(**what, dry_run=False)  # raises at once what is wrong with them
-        return Sweeper(every, partial(self.sweep, **what), partial(self.asweep, **what))
+        # Raises at once what is wrong with them.
+        self._plan(**what, dry_run=False, progress=progress)
+
+        def sweep(told: Callable[[Swept], None]) -> Swept:
+            return self.sweep(**what, progress=told)
+
+        async def asweep(told: Callable[[Swept], None]) -> Swept:
+            return await self.asweep(**what, progress=told)
+
+        return Sweeper(every, sweep, asweep, progress)
 
     def delete_thread(self, thread_id: str) -> None:
         """Remove all of a thread: checkpoints, writes, chunks.

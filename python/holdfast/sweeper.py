@@ -8,13 +8,24 @@ import random
 import threading
 from collections.abc import Awaitable, Callable
 from types import TracebackType
+from typing import TypeAlias
 
 from typing_extensions import Self
 
 from holdfast.errors import HoldfastError
 from holdfast.threads import Swept
 
+Progress: TypeAlias = Callable[[Swept], None]
+
 _logger = logging.getLogger(__name__)
+
+
+class _Stopped(Exception):
+    """The sweep that is under way is to end."""
+
+    def __init__(self, swept: Swept) -> None:
+        super().__init__()
+        self.swept = swept
 
 
 class Sweeper:
@@ -26,18 +37,24 @@ class Sweeper:
     Args:
         every: Seconds between the end of one sweep and the beginning of the next; up to a tenth
             more, so that several sweepers do not keep step.
-        sweep: Sweeps once.
+        sweep: Sweeps once, and tells after each thread what went so far.
         asweep: As `sweep`.
+        progress: Is told the same.
     """
 
     def __init__(
-        self, every: float, sweep: Callable[[], Swept], asweep: Callable[[], Awaitable[Swept]]
+        self,
+        every: float,
+        sweep: Callable[[Progress], Swept],
+        asweep: Callable[[Progress], Awaitable[Swept]],
+        progress: Progress | None,
     ) -> None:
         if not every > 0:
             raise ValueError("every is a number of seconds above 0")
         self._every = every
         self._sweep = sweep
         self._asweep = asweep
+        self._progress = progress
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
@@ -66,6 +83,7 @@ class Sweeper:
             self._thread = None
 
     async def __aenter__(self) -> Self:
+        self._stopped.clear()
         self._task = asyncio.create_task(self._arun(), name="holdfast-sweeper")
         return self
 
@@ -85,19 +103,28 @@ class Sweeper:
     def _run(self) -> None:
         while True:
             try:
-                self._count(self._sweep())
+                self._count(self._sweep(self._told))
             except HoldfastError as failure:
                 self._fail(failure)
+            except _Stopped as stopped:
+                self.swept += stopped.swept
+                return
             if self._stopped.wait(self._pause()):
                 return
 
     async def _arun(self) -> None:
         while True:
             try:
-                self._count(await self._asweep())
+                self._count(await self._asweep(self._told))
             except HoldfastError as failure:
                 self._fail(failure)
             await asyncio.sleep(self._pause())
+
+    def _told(self, swept: Swept) -> None:
+        if self._progress is not None:
+            self._progress(swept)
+        if self._stopped.is_set():
+            raise _Stopped(swept)
 
     def _pause(self) -> float:
         return self._every * random.uniform(1, 1.1)  # noqa: S311 - not a secret
