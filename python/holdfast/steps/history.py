@@ -20,6 +20,14 @@ Key: TypeAlias = tuple[str, str]
 """Namespace and id of a checkpoint."""
 
 
+def parents_of(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The checkpoints of other namespaces that a subgraph was called from, by namespace."""
+    parents = metadata.get("parents")
+    if not isinstance(parents, Mapping):
+        return {}
+    return {ns: id for ns, id in parents.items() if type(ns) is str and type(id) is str}
+
+
 class Item:
     """A checkpoint of a thread, as far as retention looks at it."""
 
@@ -33,11 +41,8 @@ class Item:
         """Whether its tasks are pending sends of its parent; None while that was not looked at."""
 
     def parents(self) -> dict[str, str]:
-        """The checkpoints of other namespaces that a subgraph was called from."""
-        parents = self.metadata.get("parents")
-        if not isinstance(parents, Mapping):
-            return {}
-        return {ns: id for ns, id in parents.items() if type(ns) is str and type(id) is str}
+        """As `parents_of`."""
+        return parents_of(self.metadata)
 
     def parent_key(self) -> Key | None:
         parent_id = self.record.parent_id

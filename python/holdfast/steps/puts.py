@@ -28,7 +28,7 @@ from holdfast.backends.base import (
 from holdfast.drive import Steps, Work
 from holdfast.errors import StoreUnavailable, reading
 from holdfast.ids import made
-from holdfast.steps.history import DELTA_COUNTERS
+from holdfast.steps.history import DELTA_COUNTERS, parents_of
 from holdfast.steps.load import complete, read_record
 from holdfast.steps.place import Place
 from holdfast.steps.summary import summary
@@ -202,13 +202,10 @@ def _predecessors(
     if place.checkpoint_id is not None:
         parent_id = place.checkpoint_id
         return [Predecessor(place.checkpoint_ns, parent_id, made(parent_id), True, needs_parent)]
-    parents = metadata.get("parents")
-    if not isinstance(parents, Mapping):
-        return []
     return [
         Predecessor(ns, id, made(id), is_parent=False)
-        for ns, id in parents.items()
-        if type(ns) is str and type(id) is str and ns != place.checkpoint_ns
+        for ns, id in parents_of(metadata).items()
+        if ns != place.checkpoint_ns
     ]
 
 

@@ -43,22 +43,22 @@ class _Change:
         variants: The statement.
         values: Of the statement; the first is the thread.
         fence: The lease under which it is made.
-        claim: Waits for the thread, and keeps it for this change.
-        settle: Of the statement that finds out why nothing was done.
+        claim: Makes the statement that waits for the thread, and keeps it for this change.
+        settle: Makes the statement that finds out why nothing was done.
         needs_parent: Whether the parent must be stored.
     """
 
     variants: Changing
     values: tuple[Any, ...]
     fence: Fence | None
-    claim: Statement
+    claim: Callable[[], Statement]
     settle: Callable[[], Statement]
     needs_parent: bool = False
 
     def statement(self, is_anew: bool) -> Statement:
         """The statement, on a thread that has begun anew after a deletion or has not."""
         sql = self.variants[self.fence is not None, is_anew or self.needs_parent]
-        return Refusable(sql, self.values, lambda: [self.claim, self.settle()])
+        return Refusable(sql, self.values, lambda: [self.claim(), self.settle()])
 
 
 class Changes:
@@ -109,7 +109,7 @@ class Changes:
                 *_held(request.fence),
             ),
             request.fence,
-            self._claim(request.thread_id),
+            lambda: self._claim(request.thread_id),
             lambda: self._settle([request], request.follows),
             any(one.is_needed for one in request.follows),
         )
@@ -157,7 +157,7 @@ class Changes:
                 *_held(fence),
             ),
             fence,
-            self._claim(thread_id),
+            lambda: self._claim(thread_id),
             settle,
         )
         return (yield from self._stored(change, frontier))
@@ -266,7 +266,7 @@ class Changes:
                 self._statements.copy,
                 values,
                 fence,
-                self._claim(target_id),
+                lambda: self._claim(target_id),
                 lambda: Statement(self._statements.settle, settle),
             )
         )

@@ -72,7 +72,9 @@ class Changes:
         if key is None:
             return []
         for one in request.follows:
-            if one.is_needed and not self._has(cursor, key, one):
+            if one.is_needed and not self._tables.has(
+                cursor, key, one.checkpoint_ns, one.checkpoint_id
+            ):
                 raise checkpoint_removed(request.thread_id)
         if missing := self._store(cursor, key, request):
             return missing
@@ -93,14 +95,6 @@ class Changes:
                 (to_column(request.run_id), key),
             )
         return []
-
-    def _has(self, cursor: sqlite3.Cursor, key: int, one: Predecessor) -> bool:
-        found = cursor.execute(
-            f"SELECT 1 FROM {self._tables.checkpoints} "
-            "WHERE thread = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
-            (key, to_column(one.checkpoint_ns), to_column(one.checkpoint_id)),
-        )
-        return found.fetchone() is not None
 
     def _write(self, cursor: sqlite3.Cursor, request: Write, now: float) -> Missing:
         place = (request.checkpoint_ns, request.checkpoint_id)

@@ -128,6 +128,15 @@ class Tables:
         row = cursor.execute(self._visible_key, (to_column(thread_id), now)).fetchone()
         return row[0] if row else None
 
+    def has(self, cursor: sqlite3.Cursor, key: int, checkpoint_ns: str, checkpoint_id: str) -> bool:
+        """Whether a checkpoint is stored under a thread's key."""
+        found = cursor.execute(
+            f"SELECT 1 FROM {self.checkpoints} "
+            "WHERE thread = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
+            (key, to_column(checkpoint_ns), to_column(checkpoint_id)),
+        )
+        return found.fetchone() is not None
+
     def epoch(self, cursor: sqlite3.Cursor, key: int | None) -> int:
         row = cursor.execute(f"SELECT epoch FROM {self.threads} WHERE key = ?", (key,)).fetchone()
         return row[0] if row else 0

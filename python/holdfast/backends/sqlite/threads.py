@@ -336,13 +336,10 @@ class ThreadRows:
         if row.deleted_at is None or row.deleted_at + TOMBSTONE_SECONDS <= now:
             return
         is_visible = row.is_visible(now)
-        stored = (
-            f"SELECT 1 FROM {self._tables.checkpoints} "
-            "WHERE thread = ? AND checkpoint_ns = ? AND checkpoint_id = ?"
-        )
         for one in follows:
-            place = (row.key, to_column(one.checkpoint_ns), to_column(one.checkpoint_id))
-            if is_visible and cursor.execute(stored, place).fetchone():
+            if is_visible and self._tables.has(
+                cursor, row.key, one.checkpoint_ns, one.checkpoint_id
+            ):
                 continue
             if one.made <= milliseconds(row.deleted_at) or (one.is_parent and not is_visible):
                 raise thread_deleted(thread_id)
