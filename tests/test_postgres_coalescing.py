@@ -36,13 +36,13 @@ async def saver(url: str) -> AsyncIterator[holdfast.Saver]:
 def sent(saver: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The requests of each statement that writes."""
     seen: list[Any] = []
-    store = saver._live.backend._changes.write
+    store = saver._live.backend._changes.change
 
     def spy(requests: Any) -> Any:
         seen.append(list(requests))
         return store(requests)
 
-    monkeypatch.setattr(saver._live.backend._changes, "write", spy)
+    monkeypatch.setattr(saver._live.backend._changes, "change", spy)
     return seen
 
 

@@ -16,7 +16,7 @@ from support.postgres import Connection, dump
 from support.postgres_server import USER
 from support.wire import Cut, Wire
 
-CHANGES = ("commit", "copy", "discard", "forget", "remove", "write")
+CHANGES = ("commit", "commit_with_writes", "copy", "discard", "forget", "remove", "write")
 
 _KEEP = re.compile(rb"interval '\d+ seconds'")
 # https://www.postgresql.org/docs/current/protocol-message-formats.html

@@ -10,12 +10,12 @@ from typing import Any
 import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
-from holdfast.backends.base import Check, Missing, Request, Write
+from holdfast.backends.base import Check, Commit, Missing, Request, Write
 from holdfast.backends.last_records import LastRecords
 from holdfast.backends.postgres.changes import Changes
 from holdfast.backends.postgres.check import check
 from holdfast.backends.postgres.clients import Clients
-from holdfast.backends.postgres.coalesce import WriteLines
+from holdfast.backends.postgres.coalesce import Change, ChangeLines
 from holdfast.backends.postgres.errors import is_lost, kind_of, raised
 from holdfast.backends.postgres.reads import Reads
 from holdfast.backends.postgres.setup import set_up
@@ -54,7 +54,7 @@ class PostgresBackend(RemoteBackend):
         }
         self._answers[Check] = lambda _: check(self.tables)
         self._is_set_up = False
-        self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, WriteLines] = (
+        self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ChangeLines] = (
             weakref.WeakKeyDictionary()
         )
 
@@ -74,19 +74,19 @@ class PostgresBackend(RemoteBackend):
     async def aexecute(self, request: Request) -> Any:
         if not self._is_set_up:
             await self.asetup()
-        if isinstance(request, Write):
+        if isinstance(request, (Commit, Write)):
             return await self._line().send(request)
         return await adrive(self._made(self._answers[type(request)](request), request), self._aio)
 
-    def _line(self) -> WriteLines:
+    def _line(self) -> ChangeLines:
         loop = asyncio.get_running_loop()
         line = self._lines.get(loop)
         if line is None:
-            line = self._lines[loop] = WriteLines(self._store_writes)
+            line = self._lines[loop] = ChangeLines(self._change)
         return line
 
-    async def _store_writes(self, requests: Sequence[Write]) -> Missing:
-        return await adrive(self._made(self._changes.write(requests), requests[0]), self._aio)
+    async def _change(self, requests: Sequence[Change]) -> Missing:
+        return await adrive(self._made(self._changes.change(requests), requests[0]), self._aio)
 
     def stats(self) -> Mapping[str, int]:
         return {**self._figures(), **super().stats()}

@@ -76,98 +76,63 @@ class Changes:
         self._ttl = ttl
         self._anew: set[str] = set()
         self.answers: dict[type, Callable[[Any], Reply]] = {
-            Commit: self._commit,
-            Write: lambda request: self.write([request]),
+            Commit: lambda request: self.change([request]),
+            Write: lambda request: self.change([request]),
             Forget: self._forget,
             Copy: self._copy,
             Remove: self._remove,
             Discard: self._discard,
         }
 
-    def _commit(self, request: Commit) -> Trips[Missing]:
-        ids = [id for id, _ in request.chunks]
-        frontier = _required(request.frontier, ids)
-        parent_id, run_id = request.parent_id, request.run_id
-        summary = request.summary
-        change = _Change(
-            self._statements.commit,
-            (
-                *self._entering(request.thread_id),
-                *_predecessors(request.follows),
-                to_column(request.checkpoint_ns),
-                to_column(request.checkpoint_id),
-                None if parent_id is None else to_column(parent_id),
-                request.record,
-                request.operation,
-                ByteArrays(ids),
-                ByteArrays([data for _, data in request.chunks]),
-                ByteArrays(frontier),
-                None if run_id is None else to_column(run_id),
-                summary and summary.state,
-                summary and summary.next_node,
-                summary and summary.metadata,
-                *_held(request.fence),
-            ),
-            request.fence,
-            lambda: self._claim(request.thread_id),
-            lambda: self._settle([request], request.follows),
-            any(one.is_needed for one in request.follows),
-        )
-        missing = yield from self._stored(change, frontier)
-        if not missing:
-            self._last.note(request.thread_id, request.checkpoint_ns, request.record)
-        return missing
-
-    def write(self, requests: Sequence[Write]) -> Trips[Missing]:
-        """Store the writes of requests to one thread, under one fence, at once. What is missing for
-        any of them is missing for all; where one is refused, all are."""
-        chunks: dict[bytes, bytes] = {}
-        for request in requests:
-            chunks.update(request.chunks)
-        entries = [
-            # The operation stands with the first write of each request.
-            (request, write, b"" if nth else request.operation)
-            for request in requests
-            for nth, write in enumerate(request.writes)
-        ]
+    def change(self, requests: Sequence[Commit | Write]) -> Trips[Missing]:
+        """Store at once what requests to one thread, under one fence, bring: pending writes, and
+        one checkpoint at most. What is missing for any of them is missing for all; where one is
+        refused, all are."""
+        chunks = {id: data for request in requests for id, data in request.chunks}
         frontier = _required([id for request in requests for id in request.frontier], chunks)
+        commit = next((request for request in requests if isinstance(request, Commit)), None)
+        writes = [request for request in requests if isinstance(request, Write)]
+        follows = () if commit is None else commit.follows
         thread_id, fence = requests[0].thread_id, requests[0].fence
+        statements = self._statements
 
         def settle() -> Statement:
-            follows = [
+            places = [
                 Predecessor(request.checkpoint_ns, request.checkpoint_id, request.made, False)
-                for request in requests
+                for request in writes
             ]
-            return self._settle(requests, follows)
+            return self._settle(requests, [*follows, *places])
 
+        variants = statements.write
+        if commit is not None:
+            variants = statements.commit_with_writes if writes else statements.commit
         change = _Change(
-            self._statements.write,
+            variants,
             (
                 *self._entering(thread_id),
-                Texts(to_column(request.checkpoint_ns) for request, _, _ in entries),
-                Texts(to_column(request.checkpoint_id) for request, _, _ in entries),
-                Numbers(request.made for request, _, _ in entries),
-                Texts(to_column(write.task_id) for _, write, _ in entries),
-                Numbers(write.idx for _, write, _ in entries),
-                ByteArrays([write.data for _, write, _ in entries]),
-                ByteArrays([operation for _, _, operation in entries]),
                 ByteArrays(chunks),
                 ByteArrays(chunks.values()),
                 ByteArrays(frontier),
+                *(() if commit is None else _of_checkpoint(commit)),
+                *(_of_writes(writes) if writes else ()),
                 *_held(fence),
             ),
             fence,
             lambda: self._claim(thread_id),
             settle,
+            any(one.is_needed for one in follows),
         )
-        return (yield from self._stored(change, frontier))
+        missing = yield from self._stored(change, frontier)
+        if commit is not None and not missing:
+            self._last.note(thread_id, commit.checkpoint_ns, commit.record)
+        return missing
 
     def _entering(self, thread_id: str) -> tuple[Any, ...]:
         """The first values of each statement that changes a thread."""
         return to_column(thread_id), first_epoch(), self._ttl
 
     def _settle(
-        self, requests: Sequence[Commit] | Sequence[Write], follows: Sequence[Predecessor]
+        self, requests: Sequence[Commit | Write], follows: Sequence[Predecessor]
     ) -> Statement:
         """Finds out why nothing was done, and makes room where that may be done now."""
         values = (
@@ -296,6 +261,41 @@ class Changes:
         (rows,) = yield [Statement(self._statements.discard, values)]
         is_done: bool = rows[0][0]
         return is_done
+
+
+def _of_checkpoint(commit: Commit) -> tuple[Any, ...]:
+    """The values `COMMIT`."""
+    parent_id, run_id, summary = commit.parent_id, commit.run_id, commit.summary
+    return (
+        *_predecessors(commit.follows),
+        to_column(commit.checkpoint_ns),
+        to_column(commit.checkpoint_id),
+        None if parent_id is None else to_column(parent_id),
+        commit.record,
+        commit.operation,
+        None if run_id is None else to_column(run_id),
+        summary and summary.state,
+        summary and summary.next_node,
+        summary and summary.metadata,
+    )
+
+
+def _of_writes(requests: Sequence[Write]) -> tuple[Any, ...]:
+    """The values `WRITE`."""
+    entries = [
+        (request, write, b"" if nth else request.operation)
+        for request in requests
+        for nth, write in enumerate(request.writes)
+    ]
+    return (
+        Texts(to_column(request.checkpoint_ns) for request, _, _ in entries),
+        Texts(to_column(request.checkpoint_id) for request, _, _ in entries),
+        Numbers(request.made for request, _, _ in entries),
+        Texts(to_column(write.task_id) for _, write, _ in entries),
+        Numbers(write.idx for _, write, _ in entries),
+        ByteArrays([write.data for _, write, _ in entries]),
+        ByteArrays([operation for _, _, operation in entries]),
+    )
 
 
 def _required(frontier: Sequence[bytes], sent: Any) -> list[bytes]:

@@ -1,40 +1,44 @@
-"""Pending writes that come in one event loop tick, or while others are under way, go as one."""
+"""What changes a thread in one event loop tick, or while another change is under way, goes as one."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
-from holdfast.backends.base import Missing, Write
+from holdfast.backends.base import Commit, Missing, Write
 from holdfast.errors import StoreFull, StoreTimeout, StoreUnavailable, for_another
 
-# Writes and bytes of one statement; the others wait for the next one.
+# Requests and bytes of one statement; the others wait for the next one.
 _LARGEST = 256
 _BYTES = 1 << 20
 
 # Failures of the store, not of a call.
 _OF_ALL = (StoreUnavailable, StoreTimeout, StoreFull)
 
-_Call = tuple[Write, "asyncio.Future[Missing]"]
+Change: TypeAlias = "Commit | Write"
+_Call: TypeAlias = "tuple[Change, asyncio.Future[Missing]]"
 
 
-class WriteLines:
-    """The pending writes of one event loop, a line for each thread: those of one thread would
-    wait for each other in the store. Only those under one fence go together.
+class ChangeLines:
+    """What changes threads on one event loop, a line for each thread: the changes of one would wait
+    for each other in the store, each for a flush of its own. LangGraph stores the writes of a
+    superstep and the checkpoint that follows in the same tick. Only pending writes and one
+    checkpoint, under one fence, go together.
 
     Each call has its own reply: a failure of one is no failure of its neighbours, and a call that
     is cancelled takes nothing from them.
 
     Args:
-        store: Stores the writes of requests to one thread in one round trip.
+        store: Stores what requests to one thread bring in one round trip.
     """
 
-    def __init__(self, store: Callable[[Sequence[Write]], Awaitable[Missing]]) -> None:
+    def __init__(self, store: Callable[[Sequence[Change]], Awaitable[Missing]]) -> None:
         self._store = store
         self._waiting: dict[str, list[_Call]] = {}
         self._leaders: dict[str, asyncio.Task[None]] = {}
 
-    async def send(self, request: Write) -> Missing:
+    async def send(self, request: Change) -> Missing:
         """The reply to one request."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Missing] = loop.create_future()
@@ -57,15 +61,17 @@ class WriteLines:
     def _take(self, thread_id: str) -> list[_Call]:
         waiting = self._waiting.pop(thread_id, [])
         taken: list[_Call] = []
-        size = 0
-        for at, call in enumerate(waiting):
-            is_of_another = bool(taken) and call[0].fence != taken[0][0].fence
-            if len(taken) == _LARGEST or size > _BYTES or is_of_another:
+        size = commits = 0
+        for at, (request, future) in enumerate(waiting):
+            if future.done():  # cancelled before it was sent
+                continue
+            size += sum(len(data) for _, data in request.chunks)
+            commits += isinstance(request, Commit)
+            is_full = len(taken) == _LARGEST or size > _BYTES or commits > 1
+            if taken and (is_full or request.fence != taken[0][0].fence):
                 self._waiting[thread_id] = waiting[at:]
                 break
-            if not call[1].done():  # otherwise cancelled before it was sent
-                taken.append(call)
-                size += sum(len(data) for _, data in call[0].chunks)
+            taken.append((request, future))
         return taken
 
     async def _settle(self, calls: Sequence[_Call]) -> None:

@@ -14,7 +14,9 @@ from holdfast.backends.postgres.tables import Tables
 T = TypeVar("T")
 
 _PLACE = re.compile(r"\{(\w+)(?::((?:[^{}]|\{\w+\})*))?\}")
-_COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
+_SECTION = re.compile(r"^-- IF ([\w ]+)\n(.*?)^-- END\n", re.MULTILINE | re.DOTALL)
+_NAMED = re.compile(r"\$([a-z_]+)")
+_COMMENT = re.compile(r"^\s*--(?! IF | END).*\n", re.MULTILINE)
 # Operations that a row remembers that is put or written again, 8 bytes each.
 _REMEMBERED = 8 * 31
 # Stands for `{expression}` while the places around it are filled.
@@ -43,6 +45,39 @@ Changing: TypeAlias = dict[tuple[bool, bool], bytes]
 """A statement that changes a thread, by whether that is under a fence, and whether the thread has
 begun anew after a deletion, so that it looks for what the change follows. They are four because
 each part of a statement costs at each call, also where nothing comes of it."""
+
+ENTERING = ("thread", "epoch", "seconds")
+"""The first values of each statement that changes a thread, by number in what such statements share:
+its id, its epoch if it begins, seconds until it expires or None."""
+CHUNKS = ("chunk_ids", "chunks", "required")
+"""In change.sql: chunks, and the ids of those that must be there."""
+COMMIT = (
+    "parent_namespaces",
+    "parents",
+    "parents_made",
+    "ranks",
+    "namespace",
+    "checkpoint",
+    "parent",
+    "record",
+    "operation",
+    "run",
+    "state",
+    "next_node",
+    "metadata",
+)
+"""In change.sql, of a checkpoint: arrays of what it builds on, then the row."""
+WRITE = (
+    "write_namespaces",
+    "write_checkpoints",
+    "made",
+    "tasks",
+    "indexes",
+    "writes",
+    "write_operations",
+)
+"""In change.sql, of pending writes: arrays. When the checkpoints were made; with the first write of
+each call its operation, with the others nothing."""
 
 REFUSED = "refused"
 """The reply of a statement that refused."""
@@ -78,9 +113,10 @@ class Statements:
         self.writes_of = self._named("writes_of")
         self.census = self._named("census")
         self.mark = self._named("mark")
-        self.commit = self._changing("commit", 20)
-        self.write = self._changing("write", 14)
-        self.copy = self._changing("copy", 6)
+        self.commit = self._changing(*_change("commit"))
+        self.write = self._changing(*_change("write"))
+        self.commit_with_writes = self._changing(*_change("commit", "write"))
+        self.copy = self._changing(_SQL["copy"], 6)
         self.missing = self._named("missing")
         self.lock = self._named("lock")
         self.claim = self._named("claim")
@@ -99,7 +135,7 @@ class Statements:
     def _named(self, name: str) -> bytes:
         return self.filled(_SQL[name])
 
-    def _changing(self, name: str, fence: int) -> Changing:
+    def _changing(self, sql: str, fence: int) -> Changing:
         """A change as its variants; the fence's token is the value of that number, and its seconds
         are the next."""
         without = {
@@ -116,15 +152,14 @@ class Statements:
         tombstone = "clock_timestamp() - interval '{tombstone} seconds'"
         living = f"(t.deleted_at IS NULL OR t.deleted_at <= {tombstone})"
         undeleted = {False: living, True: "NOT {deleted} AND NOT {orphaned}"}
-        if name == "commit":
+        anew = without
+        if "predecessor AS" in sql:
             # A parent that is needed stands under a row.
             needs_none = "NOT EXISTS (SELECT FROM predecessor WHERE is_parent > 1)"
             anew = without | {"begins": f"{fenced['begins']} OR {needs_none}"}
-        else:
-            anew = without
         return {
             (is_fenced, is_anew): self.filled(
-                _SQL[name],
+                sql,
                 **(fenced if is_fenced else anew if is_anew else without),
                 undeleted=self.filled(undeleted[is_anew]).decode(),
             )
@@ -166,6 +201,18 @@ class Statements:
             return _PLACE.sub(fill, _SQL[name]).strip()
 
         return _PLACE.sub(fill, text).encode()
+
+
+def _change(*parts: str) -> tuple[str, int]:
+    """change.sql with the sections for these parts, its values numbered, and the number of the
+    fence's first."""
+    sql = _SECTION.sub(
+        lambda found: found[2] if set(found[1].split()) <= set(parts) else "", _SQL["change"]
+    )
+    names = [*ENTERING, *CHUNKS]
+    for part, values in (("commit", COMMIT), ("write", WRITE)):
+        names += values if part in parts else ()
+    return _NAMED.sub(lambda found: f"${names.index(found[1]) + 1}", sql), len(names) + 1
 
 
 # Read at once, when nobody waits for it: a saver may be made on an event loop.

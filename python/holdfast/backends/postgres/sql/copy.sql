@@ -1,4 +1,4 @@
--- Copies all of a thread, as it is at one moment, to another, or does nothing, as commit.sql; a
+-- Copies all of a thread, as it is at one moment, to another, or does nothing, as change.sql; a
 -- deletion of the target is no hindrance. Replies a row if it was copied, or there is nothing to copy.
 -- $1 target, $2 epoch of a new thread, $3 seconds until it expires or null, $4 source, $5 operation;
 -- and of the fence, if there is one, $6 token, $7 seconds
