@@ -1,4 +1,5 @@
-"""Writes of one moment on an event loop: one round trip, and to each caller what is its own."""
+"""What changes a thread in one moment on an event loop: one round trip, and to each caller what is
+its own."""
 
 from __future__ import annotations
 
@@ -11,11 +12,20 @@ from typing import Any
 import holdfast
 import psycopg
 import pytest
-from holdfast.backends.base import Fence, Forget, Lease, WritesOf, new_operation_id
+from holdfast.backends.base import (
+    Census,
+    Commit,
+    Fence,
+    Forget,
+    Lease,
+    Write,
+    WritesOf,
+    new_operation_id,
+)
 from support.make import checkpoint, checkpoint_id, config
 from support.postgres import eye, table_of
 from support.postgres_server import postgres_url
-from support.requests import anew, write
+from support.requests import anew, made, write
 
 FEW = 10
 
@@ -34,12 +44,13 @@ async def saver(url: str) -> AsyncIterator[holdfast.Saver]:
 
 @pytest.fixture
 def sent(saver: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The requests of each statement that writes."""
+    """The requests of each statement that has pending writes."""
     seen: list[Any] = []
     store = saver._live.backend._changes.change
 
     def spy(requests: Any) -> Any:
-        seen.append(list(requests))
+        if any(isinstance(request, Write) for request in requests):
+            seen.append(list(requests))
         return store(requests)
 
     monkeypatch.setattr(saver._live.backend._changes, "change", spy)
@@ -99,6 +110,57 @@ async def test_who_comes_while_others_are_under_way_joins_the_next(
     await asyncio.gather(*tasks)
     assert [len(requests) for requests in sent] == [1, 49]
     assert len(await writes(saver)) == 50
+
+
+async def test_a_checkpoint_goes_with_the_writes_of_its_moment(saver: Any, sent: list[Any]) -> None:
+    """One at a time: those of a thread follow each other."""
+    await put(saver)
+    execute = saver._live.backend.aexecute
+    requests = [write(idx=0), made(number=2), write(idx=1), made(number=3), write(idx=2)]
+    assert await asyncio.gather(*map(execute, requests)) == [[]] * 5
+    assert [len(group) for group in sent] == [3, 2]
+    for group in sent:
+        assert [type(request) for request in group].count(Commit) == 1
+    _, rows, _ = await execute(Census("t"))
+    assert {row.checkpoint_id for row in rows} == {checkpoint_id(number) for number in (1, 2, 3)}
+    place = ("", checkpoint_id(1))
+    stored = (await execute(WritesOf("t", [place])))[place]
+    assert [one.idx for one in stored] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("lacks", ["commit", "write"])
+async def test_a_checkpoint_and_writes_that_lack_something_apart(saver: Any, lacks: str) -> None:
+    """What is missing for one of them is not missing for the other, which is stored."""
+    await put(saver)
+    execute = saver._live.backend.aexecute
+    absent = b"\1" * 16
+    requests = {"commit": made(number=2), "write": write(idx=7)}
+    requests[lacks] = replace(requests[lacks], frontier=[absent])
+    replies = await asyncio.gather(*map(execute, requests.values()))
+    assert dict(zip(requests, replies, strict=True)) == {
+        kind: [absent] if kind == lacks else [] for kind in requests
+    }
+    found = await saver.aget_tuple(config(id=checkpoint_id(2)))
+    assert (found is None) == (lacks == "commit")
+    place = ("", checkpoint_id(1))
+    stored = (await execute(WritesOf("t", [place])))[place]
+    assert [one.idx for one in stored] == ([] if lacks == "write" else [7])
+
+
+async def test_a_checkpoint_under_another_fence_goes_apart(saver: Any, sent: list[Any]) -> None:
+    await put(saver)
+    execute = saver._live.backend.aexecute
+    token, _ = await execute(Lease("t", 50))
+    late = replace(made(number=2), fence=Fence(token - 1, 50))
+    replies = await asyncio.gather(
+        execute(replace(write(idx=7), fence=Fence(token, 50))),
+        execute(late),
+        return_exceptions=True,
+    )
+    assert replies[0] == []
+    assert isinstance(replies[1], holdfast.LeaseLost)
+    assert [len(group) for group in sent] == [1]
+    assert await saver.aget_tuple(config(id=checkpoint_id(2))) is None
 
 
 async def test_the_first_of_equal_writes_stays(saver: holdfast.Saver) -> None:

@@ -254,8 +254,16 @@ class Foreign(JsonPlusSerializer):
     pass
 
 
+def _encrypted() -> EncryptedSerializer:
+    serializer = EncryptedSerializer.from_pycryptodome_aes(key=b"k" * 16)
+    # The first use imports the rest of the package: not on an event loop.
+    serializer.loads_typed(serializer.dumps_typed(""))
+    return serializer
+
+
+ENCRYPTED = _encrypted()
 SERIALIZERS: dict[str, Any] = {
-    "encrypted": lambda: EncryptedSerializer.from_pycryptodome_aes(key=b"k" * 16),
+    "encrypted": lambda: ENCRYPTED,
     "foreign": Foreign,
 }
 

@@ -16,7 +16,7 @@ from support.postgres import Connection, dump
 from support.postgres_server import USER
 from support.wire import Cut, Wire
 
-CHANGES = ("commit", "commit_with_writes", "copy", "discard", "forget", "remove", "write")
+CHANGES = ("commit", "copy", "discard", "forget", "remove", "write")
 
 _KEEP = re.compile(rb"interval '\d+ seconds'")
 # https://www.postgresql.org/docs/current/protocol-message-formats.html
@@ -29,10 +29,10 @@ _OPERATION = re.compile(rb"(?=\0\0\0\x08(.{8}))", re.DOTALL)
 def _statements() -> dict[bytes, str]:
     statements = Statements(Tables("holdfast"), 0)
     found = {}
-    for name in CHANGES:
-        statement = getattr(statements, name)
+    for attribute in (*CHANGES, "commit_with_writes"):
+        statement = getattr(statements, attribute)
         for sql in statement.values() if isinstance(statement, dict) else [statement]:
-            found[_KEEP.sub(b"", sql)] = name
+            found[_KEEP.sub(b"", sql)] = attribute.removesuffix("_with_writes")
     return found
 
 

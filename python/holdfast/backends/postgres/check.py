@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from holdfast.backends.base import Finding
+from holdfast.backends.postgres.columns import Texts
 from holdfast.backends.postgres.statements import Statement, Trips
 from holdfast.backends.postgres.tables import Tables
 
@@ -41,7 +42,7 @@ def check(tables: Tables) -> Trips[list[Finding]]:
         yield [Statement(b"SELECT 1")]
         seconds.append(time.perf_counter() - begun)
     names = [name for key, name in tables.names.items() if key != "layout"]
-    (lacking,) = yield [Statement(_RIGHTS.encode(), (names,))]
+    (lacking,) = yield [Statement(_RIGHTS.encode(), (Texts(names),))]
     return [
         _version(version, number),
         _persistence(fsync, pages, commit),

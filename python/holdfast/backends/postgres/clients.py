@@ -9,7 +9,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import psycopg
 from psycopg import pq
@@ -18,9 +18,11 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from holdfast.backends.loops import running_loop
 from holdfast.backends.postgres.errors import connecting
-from holdfast.backends.postgres.exchange import AsyncLimited, Limited, aexchange, exchange
-from holdfast.backends.postgres.loop_connections import LoopConnections, is_alive
+from holdfast.backends.postgres.link import Link
+from holdfast.backends.postgres.loop_connections import LoopConnections
+from holdfast.backends.postgres.pooled import Pooled
 from holdfast.backends.postgres.statements import Statement
+from holdfast.backends.postgres.trip import Session
 from holdfast.errors import ConfigurationError
 from holdfast.options import Options
 from holdfast.urls import check_postgres_url, unreadable_postgres
@@ -77,18 +79,6 @@ def can_await(loop: asyncio.AbstractEventLoop) -> bool:
     return proactor is None or not isinstance(loop, proactor)
 
 
-class Pooled(Limited):
-    """A connection that a pool makes."""
-
-    made: ClassVar[weakref.WeakValueDictionary[int, Pooled]]
-
-    @classmethod
-    def connect(cls, *args: Any, **how: Any) -> Any:
-        connection = super().connect(*args, **how)
-        cls.made[id(connection)] = connection
-        return connection
-
-
 class FromUrl(Clients):
     """Pools of its own: one for all threads, and one for each event loop.
 
@@ -110,24 +100,20 @@ class FromUrl(Clients):
         self._where = address(known)
         self._conninfo = make_conninfo(**known)
         self.size = options.pool_size
-        threshold = 0 if options.prepared_statements else None
-        timeout = options.reply_timeout
-        self._connection: Any = type("Connection", (Limited,), {"reply_timeout": timeout})
-        self._async_connection: Any = type(
-            "AsyncConnection", (AsyncLimited,), {"reply_timeout": timeout}
-        )
+        self._prepares = options.prepared_statements
+        self._reply_timeout = options.reply_timeout
         made: Any = weakref.WeakValueDictionary
-        self._pooled = type("Connection", (Pooled,), {"reply_timeout": timeout, "made": made()})
-        self._settings = {"autocommit": True, "prepare_threshold": threshold}
+        how = {"prepares": self._prepares, "reply_timeout": self._reply_timeout, "made": made()}
+        self._pooled: Any = type("Connection", (Pooled,), how)
         self._opening = threading.Lock()
-        self._pool: ConnectionPool[Limited] | None = None
+        self._pool: ConnectionPool[Pooled] | None = None
         self._loops: dict[asyncio.AbstractEventLoop, LoopConnections] = {}
 
     @property
     def where(self) -> str:
         return self._where
 
-    def _opened(self) -> ConnectionPool[Limited]:
+    def _opened(self) -> ConnectionPool[Pooled]:
         pool = self._pool
         if pool is None:
             with self._opening:
@@ -138,7 +124,7 @@ class FromUrl(Clients):
                     pool = ConnectionPool(
                         self._conninfo,
                         connection_class=self._pooled,
-                        kwargs=self._settings,
+                        kwargs={"autocommit": True},
                         min_size=0,
                         max_size=self.size,
                         timeout=_PATIENCE,
@@ -154,7 +140,7 @@ class FromUrl(Clients):
         try:
             connection = pool.getconn()
             for _ in range(self.size):
-                if is_alive(connection):
+                if connection.session.is_alive:
                     break
                 pool.putconn(connection)
                 connection = pool.getconn()
@@ -165,11 +151,12 @@ class FromUrl(Clients):
                 raise
             # The pool cannot connect. Why, another attempt tells.
             with connecting():
-                connection = self._connection.connect(self._conninfo, **self._settings)
+                connection = self._pooled.connect(self._conninfo, autocommit=True)
             with connection:
-                return exchange(connection, statements)
+                rows: list[Any] = connection.exchange(statements)
+                return rows
         try:
-            return exchange(connection, statements)
+            return connection.exchange(statements)
         finally:
             pool.putconn(connection)
 
@@ -182,15 +169,16 @@ class FromUrl(Clients):
             self._reap()
             opened = self._loops[loop] = LoopConnections(self._connected, self.size, _PATIENCE)
             await opened.begin()
-        connection = await opened.take()
+        link = await opened.take()
         try:
-            return await aexchange(connection, statements)
+            return await link.exchange(statements)
         finally:
-            opened.give(connection)
+            opened.give(link)
 
-    async def _connected(self) -> AsyncLimited:
-        made: AsyncLimited = await self._async_connection.connect(self._conninfo, **self._settings)
-        return made
+    async def _connected(self) -> Link:
+        connect: Any = psycopg.AsyncConnection.connect
+        connection = await connect(self._conninfo, autocommit=True)
+        return Link(Session(connection, self._prepares), self._reply_timeout)
 
     def stats(self) -> Mapping[str, int]:
         pool = self._pool

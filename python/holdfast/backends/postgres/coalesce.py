@@ -1,4 +1,4 @@
-"""What changes a thread in one event loop tick, or while another change is under way, goes as one."""
+"""What changes a thread in one event loop tick, or while another change is under way, is one."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class ChangeLines:
         self._store = store
         self._waiting: dict[str, list[_Call]] = {}
         self._leaders: dict[str, asyncio.Task[None]] = {}
+        self._under_way: dict[str, list[_Call]] = {}
 
     async def send(self, request: Change) -> Missing:
         """The reply to one request."""
@@ -45,18 +46,38 @@ class ChangeLines:
         thread_id = request.thread_id
         self._waiting.setdefault(thread_id, []).append((request, future))
         if thread_id not in self._leaders:
-            self._leaders[thread_id] = loop.create_task(self._lead(thread_id))
-        return await future
+            self._begin(thread_id)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._leave(thread_id)
+            raise
+
+    def _begin(self, thread_id: str) -> None:
+        leading = self._lead(thread_id)
+        self._leaders[thread_id] = asyncio.get_running_loop().create_task(leading)
+
+    def _leave(self, thread_id: str) -> None:
+        """Wait no longer where nobody waits for what is under way."""
+        calls = self._under_way.get(thread_id)
+        if calls and all(future.done() for _, future in calls):
+            self._leaders.pop(thread_id).cancel()
+            del self._under_way[thread_id]
+            if thread_id in self._waiting:
+                self._begin(thread_id)
 
     async def _lead(self, thread_id: str) -> None:
         try:
             while calls := self._take(thread_id):
+                self._under_way[thread_id] = calls
                 await self._settle(calls)
         finally:
-            del self._leaders[thread_id]
-            # The loop is ending.
-            for _, future in self._waiting.pop(thread_id, []):
-                future.cancel()
+            if self._leaders.get(thread_id) is asyncio.current_task():
+                del self._leaders[thread_id]
+                self._under_way.pop(thread_id, None)
+                # The loop is ending.
+                for _, future in self._waiting.pop(thread_id, []):
+                    future.cancel()
 
     def _take(self, thread_id: str) -> list[_Call]:
         waiting = self._waiting.pop(thread_id, [])

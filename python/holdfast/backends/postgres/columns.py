@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
+import psycopg
 from psycopg import postgres
 from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
@@ -21,6 +23,7 @@ _FIRST = 2
 _HEAD = struct.Struct(">iiiii")
 _LENGTH = struct.Struct(">i")
 _NUMBER = struct.Struct(">iq")
+_BYTEA, _TEXT, _INT8 = (postgres.types[name].oid for name in ("bytea", "text", "int8"))
 
 
 def to_column(id: str) -> str:
@@ -54,57 +57,69 @@ def _read(found: re.Match[str]) -> str:
     return _LAST if number == 1 else chr(number - _FIRST + _SURROGATES)
 
 
-class ByteArrays(list[bytes]):
+class Array(ABC):
+    """A list to be sent as an array, in the binary format of Postgres' array_recv."""
+
+    oid: ClassVar[int]
+    """The array's type."""
+
+    @abstractmethod
+    def dumped(self, encoding: str) -> bytes:
+        """Its bytes, for a client of that encoding."""
+
+
+class ByteArrays(list[bytes], Array):
     """A list to be sent as `bytea[]`."""
 
-
-class ByteArraysDumper(Dumper):
-    """Writes `bytea[]` in the binary format of Postgres' array_recv: psycopg's own dumper asks
-    for the dumper of each element."""
-
-    format = Format.BINARY
     oid = postgres.types["bytea"].array_oid
 
-    def dump(self, obj: Sequence[bytes]) -> Buffer | None:
-        parts = [_HEAD.pack(1, 0, postgres.types["bytea"].oid, len(obj), 1)]
-        for one in obj:
+    def dumped(self, encoding: str) -> bytes:
+        parts = [_HEAD.pack(1, 0, _BYTEA, len(self), 1)]
+        for one in self:
             parts += (_LENGTH.pack(len(one)), one)
         return b"".join(parts)
 
 
-class Texts(list[str]):
+class Texts(list[str], Array):
     """A list to be sent as `text[]`."""
 
-
-class TextsDumper(Dumper):
-    """As `ByteArraysDumper`; of an empty list the type is the same."""
-
-    format = Format.BINARY
     oid = postgres.types["text"].array_oid
 
-    def dump(self, obj: Sequence[str]) -> Buffer | None:
-        parts = [_HEAD.pack(1, 0, postgres.types["text"].oid, len(obj), 1)]
-        for one in obj:
-            data = one.encode() if one.isascii() else one.encode(self._encoding())
+    def dumped(self, encoding: str) -> bytes:
+        parts = [_HEAD.pack(1, 0, _TEXT, len(self), 1)]
+        for one in self:
+            data = one.encode(encoding)
             parts += (_LENGTH.pack(len(data)), data)
         return b"".join(parts)
 
-    def _encoding(self) -> str:
-        encoding = self.connection.info.encoding if self.connection else "utf-8"
-        return "utf-8" if encoding == "ascii" else encoding  # SQL_ASCII takes any bytes
 
-
-class Numbers(list[int]):
+class Numbers(list[int], Array):
     """A list to be sent as `bigint[]`."""
 
-
-class NumbersDumper(Dumper):
-    """As `TextsDumper`."""
-
-    format = Format.BINARY
     oid = postgres.types["int8"].array_oid
 
-    def dump(self, obj: Sequence[int]) -> Buffer | None:
-        parts = [_HEAD.pack(1, 0, postgres.types["int8"].oid, len(obj), 1)]
-        parts += (_NUMBER.pack(_NUMBER.size - _LENGTH.size, one) for one in obj)
+    def dumped(self, encoding: str) -> bytes:
+        parts = [_HEAD.pack(1, 0, _INT8, len(self), 1)]
+        parts += (_NUMBER.pack(_NUMBER.size - _LENGTH.size, one) for one in self)
         return b"".join(parts)
+
+
+def encoding_of(connection: Any) -> str:
+    """Python's name of the encoding in which the client of a connection speaks."""
+    encoding: str = connection.info.encoding if connection else "utf-8"
+    return "utf-8" if encoding == "ascii" else encoding  # SQL_ASCII takes any bytes
+
+
+class _ArrayDumper(Dumper):
+    """Writes arrays for psycopg's cursors, whose own dumper asks for that of each element."""
+
+    format = Format.BINARY
+
+    def dump(self, obj: Array) -> Buffer | None:
+        return obj.dumped(encoding_of(self.connection))
+
+
+for _kind in (ByteArrays, Texts, Numbers):
+    psycopg.adapters.register_dumper(
+        _kind, type(f"{_kind.__name__}Dumper", (_ArrayDumper,), {"oid": _kind.oid})
+    )

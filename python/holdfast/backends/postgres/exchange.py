@@ -1,9 +1,11 @@
-"""One round trip over one connection, blocking or awaiting."""
+"""One round trip over a connection that its user gave, blocking or awaiting.
+
+It is made with psycopg's cursors: he may be in a transaction or a pipeline of his own.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -12,20 +14,7 @@ from psycopg.errors import DivisionByZero
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from holdfast.backends.postgres.columns import (
-    ByteArrays,
-    ByteArraysDumper,
-    Numbers,
-    NumbersDumper,
-    Texts,
-    TextsDumper,
-)
-from holdfast.backends.postgres.errors import Silence
 from holdfast.backends.postgres.statements import REFUSED, Refusable, Statement
-
-psycopg.adapters.register_dumper(ByteArrays, ByteArraysDumper)
-psycopg.adapters.register_dumper(Texts, TextsDumper)
-psycopg.adapters.register_dumper(Numbers, NumbersDumper)
 
 
 def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[Any]:
@@ -98,41 +87,3 @@ async def _arun(
             await cursor.execute(statement.sql, statement.values, binary=True)
             cursors.append(cursor)
     return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
-
-
-def _limited(replies: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
-    """A generator of psycopg's, which is resumed ten times a second, as long as it may take."""
-    deadline = time.monotonic() + seconds
-    try:
-        wanted = next(replies)
-        while True:
-            ready = yield wanted
-            if not ready and time.monotonic() > deadline:
-                raise Silence(f"no reply within {seconds:g} s")
-            wanted = replies.send(ready)
-    except StopIteration as end:
-        return end.value
-    finally:
-        replies.close()
-
-
-class Limited(psycopg.Connection[Any]):
-    """A connection on which no reply takes longer than `reply_timeout` seconds."""
-
-    reply_timeout = 0.0
-
-    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **how: Any) -> Any:
-        if self.reply_timeout:
-            gen = _limited(gen, self.reply_timeout)
-        return super().wait(gen, *args, **how)
-
-
-class AsyncLimited(psycopg.AsyncConnection[Any]):
-    """As `Limited`."""
-
-    reply_timeout = 0.0
-
-    async def wait(self, gen: Generator[Any, Any, Any], *args: Any, **how: Any) -> Any:
-        if self.reply_timeout:
-            gen = _limited(gen, self.reply_timeout)
-        return await super().wait(gen, *args, **how)

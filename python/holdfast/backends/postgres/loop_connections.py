@@ -9,25 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any
 
-import psycopg
-from psycopg import pq
 from psycopg_pool import PoolTimeout
 
 from holdfast.backends.postgres.errors import connecting
-from holdfast.backends.postgres.exchange import AsyncLimited
-
-
-def is_alive(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
-    """Whether a connection that was idle is still there, as far as is seen without a round trip."""
-    try:
-        # What the server said before, and then that it has hung up.
-        for _ in range(2):
-            connection.pgconn.consume_input()
-    except psycopg.OperationalError:
-        return False
-    return connection.pgconn.status == pq.ConnStatus.OK
+from holdfast.backends.postgres.link import Link
 
 
 class LoopConnections:
@@ -39,15 +25,13 @@ class LoopConnections:
         patience: Seconds that a caller waits for one.
     """
 
-    def __init__(
-        self, connect: Callable[[], Awaitable[AsyncLimited]], size: int, patience: float
-    ) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Link]], size: int, patience: float) -> None:
         self._connect = connect
         self._size = size
         self._patience = patience
-        self._open: set[AsyncLimited] = set()
+        self._open: set[Link] = set()
         self._coming = 0
-        self._idle: list[AsyncLimited] = []
+        self._idle: list[Link] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.is_closed = False
         self._life = self._until_closed()
@@ -81,7 +65,7 @@ class LoopConnections:
         """Callers that wait for a connection."""
         return len(self._waiting)
 
-    async def take(self) -> AsyncLimited:
+    async def take(self) -> Link:
         """A connection for the caller alone.
 
         Raises:
@@ -90,26 +74,26 @@ class LoopConnections:
         """
         while True:
             while self._idle:
-                connection = self._idle.pop()
-                if is_alive(connection):
-                    return connection
-                self._drop(connection)
+                link = self._idle.pop()
+                if link.session.is_alive:
+                    return link
+                self._drop(link)
             if self.is_closed or len(self._open) + self._coming < self._size:
                 return await self._made()
             await self._turn()
 
-    async def _made(self) -> AsyncLimited:
+    async def _made(self) -> Link:
         self._coming += 1
         try:
             with connecting():
-                connection = await self._connect()
+                link = await self._connect()
         except BaseException:
             self._wake()
             raise
         finally:
             self._coming -= 1
-        self._open.add(connection)
-        return connection
+        self._open.add(link)
+        return link
 
     async def _turn(self) -> None:
         """Wait until a connection may be free."""
@@ -127,18 +111,20 @@ class LoopConnections:
             if turn in self._waiting:
                 self._waiting.remove(turn)
 
-    def give(self, connection: AsyncLimited) -> None:
-        """Give back a connection that was taken. What is under way on it, it does not survive."""
-        is_whole = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
-        if is_whole and not self.is_closed:
-            self._idle.append(connection)
+    def give(self, link: Link) -> None:
+        """Give back a connection that was taken."""
+        if link.is_busy:  # its caller was cancelled
+            link.when_free = lambda: self.give(link)
+            return
+        if link.session.is_whole and not self.is_closed:
+            self._idle.append(link)
         else:
-            self._drop(connection)
+            self._drop(link)
         self._wake()
 
-    def _drop(self, connection: AsyncLimited) -> None:
-        self._open.discard(connection)
-        connection.pgconn.finish()
+    def _drop(self, link: Link) -> None:
+        self._open.discard(link)
+        link.close()
 
     def _wake(self) -> None:
         while self._waiting:
@@ -151,13 +137,13 @@ class LoopConnections:
         """Close the connections that nobody uses; the others when they are given back. Whoever
         comes later, in the last moments of the loop, has one for a single call."""
         self.is_closed = True
-        for connection in self._idle:
-            self._drop(connection)
+        for link in self._idle:
+            self._drop(link)
         self._idle.clear()
 
     def abandon(self) -> None:
         """Close all connections of a loop that was closed before them."""
         self.is_closed = True
-        for connection in list(self._open):
-            self._drop(connection)
+        for link in list(self._open):
+            self._drop(link)
         self._idle.clear()

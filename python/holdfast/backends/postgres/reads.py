@@ -21,7 +21,7 @@ from holdfast.backends.base import (
     WritesOf,
 )
 from holdfast.backends.last_records import LastRecords
-from holdfast.backends.postgres.columns import ByteArrays, from_column, to_column
+from holdfast.backends.postgres.columns import ByteArrays, Texts, from_column, to_column
 from holdfast.backends.postgres.statements import Statement, Statements, Trips
 
 Reply = Trips[Any]
@@ -134,8 +134,8 @@ class Reads:
         return {id: data for id, data in rows if data is not None}
 
     def _writes_of(self, request: WritesOf) -> Reply:
-        spaces = [to_column(ns) for ns, _ in request.places]
-        ids = [to_column(id) for _, id in request.places]
+        spaces = Texts(to_column(ns) for ns, _ in request.places)
+        ids = Texts(to_column(id) for _, id in request.places)
         (rows,) = yield [
             Statement(self._statements.writes_of, (to_column(request.thread_id), spaces, ids))
         ]
@@ -181,7 +181,7 @@ class Reads:
         ]
 
     def _run_threads(self, request: RunThreads) -> Reply:
-        runs = [to_column(run_id) for run_id in request.run_ids]
+        runs = Texts(to_column(run_id) for run_id in request.run_ids)
         (rows,) = yield [Statement(self._runs, (runs,))]
         return [from_column(thread_id) for (thread_id,) in rows]
 

@@ -47,7 +47,7 @@ begun anew after a deletion, so that it looks for what the change follows. They 
 each part of a statement costs at each call, also where nothing comes of it."""
 
 ENTERING = ("thread", "epoch", "seconds")
-"""The first values of each statement that changes a thread, by number in what such statements share:
+"""The first values of each statement that changes a thread, by their numbers in what these share:
 its id, its epoch if it begins, seconds until it expires or None."""
 CHUNKS = ("chunk_ids", "chunks", "required")
 """In change.sql: chunks, and the ids of those that must be there."""

@@ -1,0 +1,194 @@
+"""One round trip over a connection of holdfast's own, as libpq makes it.
+
+psycopg's cursors look anew at each value of each statement, and give statements names that another
+client may have given to others. What is sent here is of few types, and a name is made of the text.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg import errors
+from psycopg.adapt import Transformer
+from psycopg.pq import ConnStatus, ExecStatus, Format, PipelineStatus, TransactionStatus
+from psycopg.waiting import Ready, Wait
+
+from holdfast.backends.postgres.columns import Array, encoding_of
+from holdfast.backends.postgres.statements import REFUSED, Refusable, Statement
+
+_logger = logging.getLogger(__name__)
+
+Connection: TypeAlias = "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]"
+Waits: TypeAlias = Generator[Wait, Ready, Any]
+"""What psycopg's own generators are: yields what it waits for, and is sent what is ready."""
+
+
+# A proxy gives each transaction whatever connection is free: what was prepared may not be there, or
+# be there already.
+_ELSEWHERE = ("26000", "42P05")
+_NOT_KEPT = (
+    "Postgres: something between client and server (PgBouncer?) does not keep prepared statements. "
+    "This connection goes on without, which costs the server a plan for each statement: open the "
+    "saver with prepared_statements=False."
+)
+
+
+class Session:
+    """What is known of a connection, which nobody else uses, and which is in no transaction.
+
+    Args:
+        connection: As psycopg made it.
+        prepares: Whether statements are prepared on the server.
+    """
+
+    def __init__(self, connection: Connection, prepares: bool) -> None:
+        self.connection = connection
+        self._pgconn = connection.pgconn
+        self._prepares = prepares
+        self._prepared: set[bytes] = set()
+        self._encoding = encoding_of(connection)
+        self._rows = Transformer(connection)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is still there after having been idle, as far as is seen without a trip."""
+        try:
+            # What the server said before, and then that it has hung up.
+            for _ in range(2):
+                self._pgconn.consume_input()
+        except psycopg.OperationalError:
+            return False
+        return bool(self._pgconn.status == ConnStatus.OK)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether another trip can be made."""
+        return bool(
+            self._pgconn.transaction_status == TransactionStatus.IDLE
+            and self._pgconn.pipeline_status == PipelineStatus.OFF
+        )
+
+    def trip(self, statements: Sequence[Statement]) -> Waits:
+        """Run statements as one transaction; the rows that each gives, as a list."""
+        failed, results = yield from self._run(statements)
+        if failed is not None and self._prepares:
+            error = errors.error_from_result(failed, encoding=self._encoding)
+            if error.sqlstate in _ELSEWHERE:
+                self._prepares = False
+                _logger.warning(_NOT_KEPT)
+                failed, results = yield from self._run(statements)
+        if failed is None:
+            return [self._rows_of(result) for result in results]
+        error = errors.error_from_result(failed, encoding=self._encoding)
+        if isinstance(error, errors.DivisionByZero) and isinstance(statements[-1], Refusable):
+            return [REFUSED]
+        raise error
+
+    def _run(self, statements: Sequence[Statement]) -> Waits:
+        """The first failure, or None and the result of each statement."""
+        pgconn = self._pgconn
+        values = [self._dumped(statement) for statement in statements]
+        names = self._unprepared(statements)
+        if len(statements) == 1 and not names:
+            self._send(statements[0], *values[0])
+            results = yield from self._replies(is_pipelined=False)
+            return _failure(results), results
+        pgconn.enter_pipeline_mode()
+        for name, sql in names.items():
+            pgconn.send_prepare(name, sql)
+        for statement, dumped in zip(statements, values, strict=True):
+            self._send(statement, *dumped)
+        pgconn.pipeline_sync()
+        results = yield from self._replies(is_pipelined=True)
+        if pgconn.status == ConnStatus.OK:
+            pgconn.exit_pipeline_mode()
+        # Those that were prepared stay, also where what followed failed.
+        for name, result in zip(names, results, strict=False):
+            if result.status == ExecStatus.COMMAND_OK:
+                self._prepared.add(name)
+        return _failure(results), results[len(names) :]
+
+    def _unprepared(self, statements: Sequence[Statement]) -> dict[bytes, bytes]:
+        """Name → text of what is still to be prepared."""
+        if not self._prepares:
+            return {}
+        names = {_name(statement.sql): statement.sql for statement in statements}
+        return {name: sql for name, sql in names.items() if name not in self._prepared}
+
+    def _dumped(self, statement: Statement) -> tuple[list[bytes | None], list[Format]]:
+        """The values, and how they are written."""
+        dumped = [_dumped(value, self._encoding) for value in statement.values]
+        return [data for data, _ in dumped], [format for _, format in dumped]
+
+    def _send(
+        self, statement: Statement, values: list[bytes | None], formats: list[Format]
+    ) -> None:
+        if self._prepares:
+            self._pgconn.send_query_prepared(
+                _name(statement.sql), values, formats, result_format=Format.BINARY
+            )
+        else:
+            self._pgconn.send_query_params(
+                statement.sql, values, param_formats=formats, result_format=Format.BINARY
+            )
+
+    def _replies(self, *, is_pipelined: bool) -> Waits:
+        """The results of what was sent, without those that only say that others failed."""
+        pgconn = self._pgconn
+        results: list[Any] = []
+        try:
+            while pgconn.flush():
+                # A server that does not get rid of what it says reads no more.
+                if (yield Wait.RW) & Ready.R:
+                    pgconn.consume_input()
+            while True:
+                while pgconn.is_busy():
+                    if (yield Wait.R):
+                        pgconn.consume_input()
+                result = pgconn.get_result()
+                if result is None:  # behind those of each statement
+                    if not is_pipelined or pgconn.status != ConnStatus.OK:
+                        return results
+                elif result.status == ExecStatus.PIPELINE_SYNC:
+                    return results
+                elif result.status != ExecStatus.PIPELINE_ABORTED:
+                    results.append(result)
+        except psycopg.OperationalError:
+            # What the server said before it hung up tells more.
+            if _failure(results) is None:
+                raise
+            return results
+
+    def _rows_of(self, result: Any) -> list[tuple[Any, ...]]:
+        if result.status != ExecStatus.TUPLES_OK:
+            return []
+        self._rows.set_pgresult(result)
+        rows: list[tuple[Any, ...]] = self._rows.load_rows(0, result.ntuples, tuple)
+        return rows
+
+
+def _failure(results: Sequence[Any]) -> Any:
+    """The first result that is an error."""
+    return next((one for one in results if one.status == ExecStatus.FATAL_ERROR), None)
+
+
+@lru_cache(maxsize=512)
+def _name(sql: bytes) -> bytes:
+    """A statement's name on the server: another client's of that name is the same statement."""
+    return b"holdfast_" + blake2b(sql, digest_size=12).hexdigest().encode()
+
+
+def _dumped(value: Any, encoding: str) -> tuple[bytes | None, Format]:
+    """A value as it is sent; Postgres finds out its type from where it stands."""
+    if isinstance(value, bytes):
+        return value, Format.BINARY
+    if isinstance(value, str):
+        return value.encode(encoding), Format.TEXT
+    if isinstance(value, Array):
+        return value.dumped(encoding), Format.BINARY
+    return None if value is None else str(value).encode(), Format.TEXT
