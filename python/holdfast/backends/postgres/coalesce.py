@@ -13,6 +13,9 @@ from holdfast.errors import StoreFull, StoreTimeout, StoreUnavailable, for_anoth
 _LARGEST = 256
 _BYTES = 1 << 20
 
+# Of the loop: so many after a checkpoint was stored LangGraph, which chains them, puts the next.
+_TICKS = 3
+
 # Failures of the store, not of a call.
 _OF_ALL = (StoreUnavailable, StoreTimeout, StoreFull)
 
@@ -71,6 +74,11 @@ class ChangeLines:
             while calls := self._take(thread_id):
                 self._under_way[thread_id] = calls
                 await self._settle(calls)
+                if any(isinstance(request, Commit) for request, _ in calls):
+                    # A run that waited for this checkpoint has the next one ready, which is not to
+                    # wait for the writes that came meanwhile.
+                    for _ in range(_TICKS):
+                        await asyncio.sleep(0)
         finally:
             if self._leaders.get(thread_id) is asyncio.current_task():
                 del self._leaders[thread_id]

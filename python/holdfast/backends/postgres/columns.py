@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import psycopg
 from psycopg import postgres
@@ -57,35 +56,26 @@ def _read(found: re.Match[str]) -> str:
     return _LAST if number == 1 else chr(number - _FIRST + _SURROGATES)
 
 
-class Array(ABC):
-    """A list to be sent as an array, in the binary format of Postgres' array_recv."""
-
-    oid: ClassVar[int]
-    """The array's type."""
-
-    @abstractmethod
-    def dumped(self, encoding: str) -> bytes:
-        """Its bytes, for a client of that encoding."""
-
-
-class ByteArrays(list[bytes], Array):
+class ByteArrays(list[bytes]):
     """A list to be sent as `bytea[]`."""
 
     oid = postgres.types["bytea"].array_oid
 
     def dumped(self, encoding: str) -> bytes:
+        """Its bytes, for a client of that encoding, in the binary format of array_recv."""
         parts = [_HEAD.pack(1, 0, _BYTEA, len(self), 1)]
         for one in self:
             parts += (_LENGTH.pack(len(one)), one)
         return b"".join(parts)
 
 
-class Texts(list[str], Array):
+class Texts(list[str]):
     """A list to be sent as `text[]`."""
 
     oid = postgres.types["text"].array_oid
 
     def dumped(self, encoding: str) -> bytes:
+        """As of `ByteArrays`."""
         parts = [_HEAD.pack(1, 0, _TEXT, len(self), 1)]
         for one in self:
             data = one.encode(encoding)
@@ -93,12 +83,13 @@ class Texts(list[str], Array):
         return b"".join(parts)
 
 
-class Numbers(list[int], Array):
+class Numbers(list[int]):
     """A list to be sent as `bigint[]`."""
 
     oid = postgres.types["int8"].array_oid
 
     def dumped(self, encoding: str) -> bytes:
+        """As of `ByteArrays`."""
         parts = [_HEAD.pack(1, 0, _INT8, len(self), 1)]
         parts += (_NUMBER.pack(_NUMBER.size - _LENGTH.size, one) for one in self)
         return b"".join(parts)
@@ -115,7 +106,7 @@ class _ArrayDumper(Dumper):
 
     format = Format.BINARY
 
-    def dump(self, obj: Array) -> Buffer | None:
+    def dump(self, obj: ByteArrays | Texts | Numbers) -> Buffer | None:
         return obj.dumped(encoding_of(self.connection))
 
 

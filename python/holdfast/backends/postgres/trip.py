@@ -18,7 +18,7 @@ from psycopg.adapt import Transformer
 from psycopg.pq import ConnStatus, ExecStatus, Format, PipelineStatus, TransactionStatus
 from psycopg.waiting import Ready, Wait
 
-from holdfast.backends.postgres.columns import Array, encoding_of
+from holdfast.backends.postgres.columns import ByteArrays, Numbers, Texts, encoding_of
 from holdfast.backends.postgres.statements import REFUSED, Refusable, Statement
 
 _logger = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ Waits: TypeAlias = Generator[Wait, Ready, Any]
 """What psycopg's own generators are: yields what it waits for, and is sent what is ready."""
 
 
+_ARRAYS = (ByteArrays, Texts, Numbers)
 # A proxy gives each transaction whatever connection is free: what was prepared may not be there, or
 # be there already.
 _ELSEWHERE = ("26000", "42P05")
@@ -92,17 +93,17 @@ class Session:
     def _run(self, statements: Sequence[Statement]) -> Waits:
         """The first failure, or None and the result of each statement."""
         pgconn = self._pgconn
-        values = [self._dumped(statement) for statement in statements]
+        dumped = [_dumped(statement.values, self._encoding) for statement in statements]
         names = self._unprepared(statements)
         if len(statements) == 1 and not names:
-            self._send(statements[0], *values[0])
+            self._send(statements[0], *dumped[0])
             results = yield from self._replies(is_pipelined=False)
             return _failure(results), results
         pgconn.enter_pipeline_mode()
         for name, sql in names.items():
             pgconn.send_prepare(name, sql)
-        for statement, dumped in zip(statements, values, strict=True):
-            self._send(statement, *dumped)
+        for statement, values in zip(statements, dumped, strict=True):
+            self._send(statement, *values)
         pgconn.pipeline_sync()
         results = yield from self._replies(is_pipelined=True)
         if pgconn.status == ConnStatus.OK:
@@ -119,11 +120,6 @@ class Session:
             return {}
         names = {_name(statement.sql): statement.sql for statement in statements}
         return {name: sql for name, sql in names.items() if name not in self._prepared}
-
-    def _dumped(self, statement: Statement) -> tuple[list[bytes | None], list[Format]]:
-        """The values, and how they are written."""
-        dumped = [_dumped(value, self._encoding) for value in statement.values]
-        return [data for data, _ in dumped], [format for _, format in dumped]
 
     def _send(
         self, statement: Statement, values: list[bytes | None], formats: list[Format]
@@ -183,12 +179,25 @@ def _name(sql: bytes) -> bytes:
     return b"holdfast_" + blake2b(sql, digest_size=12).hexdigest().encode()
 
 
-def _dumped(value: Any, encoding: str) -> tuple[bytes | None, Format]:
-    """A value as it is sent; Postgres finds out its type from where it stands."""
-    if isinstance(value, bytes):
-        return value, Format.BINARY
-    if isinstance(value, str):
-        return value.encode(encoding), Format.TEXT
-    if isinstance(value, Array):
-        return value.dumped(encoding), Format.BINARY
-    return None if value is None else str(value).encode(), Format.TEXT
+def _dumped(values: Sequence[Any], encoding: str) -> tuple[list[bytes | None], list[Format]]:
+    """Values as they are sent, and how each is written. Postgres finds out their types from where
+    they stand."""
+    dumped: list[bytes | None] = []
+    formats: list[Format] = []
+    for value in values:
+        kind = type(value)
+        format = Format.TEXT
+        if value is None:
+            dumped.append(None)
+        elif kind is str:
+            dumped.append(value.encode(encoding))
+        elif kind is bytes:
+            format = Format.BINARY
+            dumped.append(value)
+        elif kind in _ARRAYS:
+            format = Format.BINARY
+            dumped.append(value.dumped(encoding))
+        else:
+            dumped.append(str(value).encode())
+        formats.append(format)
+    return dumped, formats
