@@ -62,9 +62,9 @@ def test_what_is_written_today_has_the_bytes_of_its_format(tmp_path: Path) -> No
     today, kept = golden.stored(tmp_path / "today.db"), golden.stored(DATA / f"format-{FORMAT}.db")
     for table, rows in kept.items():
         assert rows, table
-        assert today[table].keys() == rows.keys(), f"other {table}: raise the format's version"
+        assert today[table].keys() == rows.keys(), f"other {table}: see support/golden.py"
         changed = [key for key, data in rows.items() if today[table][key] != data]
-        assert not changed, f"other bytes in {table}: raise the format's version"
+        assert not changed, f"other bytes in {table}: see support/golden.py"
 
 
 def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:

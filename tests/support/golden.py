@@ -4,6 +4,10 @@ When the format changes on purpose, raise its version in the core, then make the
 new version and commit it beside the old ones, which must stay readable for ever:
 
     cd tests && python -m support.golden data/format-2.db
+
+Where only the shape changes, which earlier versions of the core read as well (where trees are cut,
+what stands in a record), the format stays: keep the old file under another name, as
+`format-2-long-pages.db`, and make the new one.
 """
 
 from __future__ import annotations
