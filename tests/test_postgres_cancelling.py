@@ -11,7 +11,7 @@ import holdfast
 import pytest
 from support.faults import ROUNDS, seeded
 from support.make import checkpoint, checkpoint_id, config, version
-from support.postgres import backends_of, eye
+from support.postgres import Connection, backends_of, eye
 from support.postgres_audit import audit
 from support.postgres_server import PostgresServer, postgres_url
 from support.requests import WORDS
@@ -194,3 +194,31 @@ def test_loops_that_end_while_their_pools_grow(tmp_path: Any) -> None:
 
         asyncio.run(put_some())
         saver.close()
+
+
+def waits(conn: Connection, pid: int) -> bool:
+    """Whether a backend waits for a lock."""
+    (one,) = [one for one in backends_of(conn) if one["pid"] == pid]
+    return bool(one["wait_event_type"] == "Lock")
+
+
+async def test_a_call_that_is_cancelled_under_way_costs_no_connection(url: str) -> None:
+    """What the server says to it is read, and the connection serves the next."""
+    async with holdfast.open(url, pool_size=1, retry_budget=0) as saver:
+        await put(saver, "t")
+        with eye(url) as conn:
+            (one,) = [one["pid"] for one in backends_of(conn)]
+            for number in range(2, 12):
+                with conn.transaction():
+                    conn.execute("LOCK holdfast_checkpoints IN ACCESS EXCLUSIVE MODE")
+                    task = asyncio.ensure_future(saver.aget_tuple(config("t")))
+                    while not waits(conn, one):  # noqa: ASYNC110
+                        await asyncio.sleep(0.001)
+                    task.cancel()
+                    await asyncio.wait([task])
+                    assert task.cancelled()
+                await put(saver, "t", number)
+                found = await saver.aget_tuple(config("t"))
+                assert found is not None
+                assert found.checkpoint["id"] == checkpoint_id(number)
+            assert [one["pid"] for one in backends_of(conn)] == [one]

@@ -16,8 +16,9 @@ from typing import Any
 
 import holdfast
 import pytest
+from holdfast.backends.postgres.link import Link
 from support.make import checkpoint, config, version
-from support.postgres import Connection, backends_of, eye
+from support.postgres import Connection, backends_of, eye, terminate
 from support.postgres_server import postgres_url, shared_postgres
 from support.uses import put_one
 from support.workers import put_and_check, write_after_fork
@@ -97,6 +98,31 @@ async def test_a_pool_of_a_loop_has_its_size_too(url: str, conn: Connection) -> 
         assert stats["pool_size"] == stats["pool_idle"] == len(pids(conn))
         assert stats["pool_waiting"] == 0
     wait_for_clients(conn, 0)
+
+
+async def test_a_connection_that_the_server_ends_while_it_is_idle_is_let_go(
+    url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket is ready for ever: the loop is not kept busy with it."""
+    heard: list[Any] = []
+    original = Link._on_input
+
+    def on_input(link: Any) -> None:
+        heard.append(link)
+        original(link)
+
+    monkeypatch.setattr(Link, "_on_input", on_input)
+    async with holdfast.open(url, pool_size=3) as saver:
+        for _ in range(3):
+            await asyncio.gather(*(put(saver, f"t{number}") for number in range(10)))
+            heard.clear()
+            terminate(conn, sorted(pids(conn)))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert all(heard.count(link) == 1 for link in heard)
+            assert saver.stats()["pool_size"] == saver.stats()["pool_idle"] == 0
+        await put(saver)
+        assert saver.stats()["retries"] == 0
 
 
 def test_loops_that_are_closed_by_hand_leave_nothing(url: str, conn: Connection) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import psycopg
 from psycopg.pq import ConnStatus
 from psycopg.waiting import Ready, Wait
 
@@ -45,6 +44,16 @@ class Link:
     def is_busy(self) -> bool:
         """Whether a trip is under way."""
         return self._trip is not None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is still there, as far as is seen without a trip."""
+        return self._socket >= 0 and self.session.is_alive
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._socket < 0
 
     async def exchange(self, statements: Sequence[Statement]) -> list[Any]:
         """The rows that each statement gives: all of them one transaction."""
@@ -97,11 +106,9 @@ class Link:
     def _on_input(self) -> None:
         if self._trip is not None:
             self._step(Ready.R)
-            return
-        # What comes without having been asked for is a notice, or the end.
-        try:
-            self._pgconn.consume_input()
-        except psycopg.OperationalError:
+        else:
+            # What comes without having been asked for is the server's farewell. Where it is but a
+            # notice, another connection costs little.
             self.close()
 
     def _on_silence(self) -> None:

@@ -53,12 +53,12 @@ class LoopConnections:
     @property
     def size(self) -> int:
         """Connections that are open."""
-        return len(self._open)
+        return sum(not link.is_closed for link in self._open)
 
     @property
     def idle(self) -> int:
         """Connections that nobody uses."""
-        return len(self._idle)
+        return sum(not link.is_closed for link in self._idle)
 
     @property
     def waiting(self) -> int:
@@ -75,7 +75,7 @@ class LoopConnections:
         while True:
             while self._idle:
                 link = self._idle.pop()
-                if link.session.is_alive:
+                if link.is_alive:
                     return link
                 self._drop(link)
             if self.is_closed or len(self._open) + self._coming < self._size:
