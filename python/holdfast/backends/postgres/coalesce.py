@@ -74,7 +74,9 @@ class ChangeLines:
             while calls := self._take(thread_id):
                 self._under_way[thread_id] = calls
                 await self._settle(calls)
-                if any(isinstance(request, Commit) for request, _ in calls):
+                self._under_way.pop(thread_id, None)
+                stored = any(isinstance(request, Commit) for request, _ in calls)
+                if stored and thread_id in self._waiting:
                     # A run that waited for this checkpoint has the next one ready, which is not to
                     # wait for the writes that came meanwhile.
                     for _ in range(_TICKS):
