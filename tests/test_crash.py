@@ -28,6 +28,7 @@ def test_a_killed_writer_leaves_what_it_acknowledged(name: str, tmp_path: Path) 
         thread = f"round {number}"
         lives[thread] = cut_short(url, thread, rng, MODES[number % 2])
         cut += lives[thread][-1][0] == "begin"
+        BACKENDS[name].settle(url)
         with holdfast.open(url) as saver:
             check(saver, thread, lives[thread])
             saver.put(config(f"after {number}"), checkpoint(1), {}, {})

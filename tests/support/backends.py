@@ -11,6 +11,7 @@ from typing import Any
 import holdfast
 
 from support.calls import Calls
+from support.postgres import settle
 from support.postgres_server import postgres_url
 from support.redis_server import redis_url
 
@@ -27,6 +28,9 @@ class Backend:
     head: tuple[str, ...] = ("Head",)
     """The requests of a read of the head by a saver that has nothing cached."""
 
+    settle: Callable[[str], None] = lambda _: None
+    """Waits until the server at a URL has done what clients sent that were killed since."""
+
     def open(self, folder: Path, **options: Any) -> holdfast.Saver:
         return holdfast.open(self.url(folder), **options)
 
@@ -35,7 +39,7 @@ BACKENDS: dict[str, Backend] = {
     "memory": Backend(lambda _: "memory://", *["a memory store lives inside one saver"] * 2),
     "sqlite": Backend(lambda folder: f"sqlite:///{folder.absolute()}/state.db"),
     "redis": Backend(redis_url, head=("Head", "Chunks")),
-    "postgres": Backend(postgres_url),
+    "postgres": Backend(postgres_url, settle=settle),
 }
 
 SHARED = [name for name, backend in BACKENDS.items() if not backend.one_process]

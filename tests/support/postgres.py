@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -77,6 +78,13 @@ def backends_of(conn: Connection) -> list[dict[str, Any]]:
             "SELECT * FROM pg_stat_activity WHERE backend_type = 'client backend' "
             "AND pid <> pg_backend_pid() ORDER BY backend_start, pid"
         ).fetchall()
+
+
+def settle(url: str) -> None:
+    """Wait until the server has done with all clients that holdfast has had there."""
+    with eye(url) as conn:
+        while any(one["application_name"] == "holdfast" for one in backends_of(conn)):
+            time.sleep(0.001)
 
 
 def terminate(conn: Connection, pids: Sequence[int]) -> None:
