@@ -22,7 +22,7 @@ from support.requests import child, forget, made, parent, state, write
 LONG = 100.0
 """Seconds that no test waits for: for what is only looked at, or still there."""
 
-_MEMORY = ("_threads", "_tombstones", "_leases", "_lock")
+_HELD = ("threads", "tombstones", "leases")
 
 
 class Asked:
@@ -107,8 +107,9 @@ class Store:
             backend.clock = self.now
         if self._is_memory and self._first is not None:
             # One is all that a process can open; what several would do to it is its contract too.
-            for name in _MEMORY:
-                setattr(backend, name, getattr(self._first, name))
+            for name in _HELD:
+                setattr(backend._state, name, getattr(self._first._state, name))
+            backend._lock = self._first._lock
         self._first = self._first or backend
         return Asked(calls.saver, self._mode)
 
