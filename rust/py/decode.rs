@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyList};
 
 use super::codec::Codec;
+use super::pause::Pause;
 use super::raw;
 use super::shared::SharedKeys;
 use crate::codec::ext;
@@ -63,6 +64,7 @@ pub struct Decoder<'a, 'py> {
     pub codec: &'a Codec,
     pub py: Python<'py>,
     hook: &'a Bound<'py, PyAny>,
+    pub pause: Pause<'py>,
     keys: SharedKeys,
     /// How many items lists may still have.
     room: usize,
@@ -91,6 +93,7 @@ pub fn decode<'py>(
         codec,
         py: hook.py(),
         hook,
+        pause: Pause::new(hook.py()),
         keys: keys.unwrap_or_default(),
         room: bytes.len(),
         bytes,
@@ -324,8 +327,9 @@ impl<'a, 'py> Decoder<'a, 'py> {
     /// What upstream's hook makes of an extension object.
     pub fn hooked(&mut self, code: i8, payload: &[u8]) -> Read<'py> {
         self.check_all()?;
-        let hook = self.hook;
-        self.result(hook.call1((code, PyBytes::new(self.py, payload))))
+        let payload = PyBytes::new(self.py, payload);
+        let made = self.pause.lifted(|| self.hook.call1((code, payload)));
+        self.result(made)
     }
 
     /// See that upstream will not have to read again, because of what is still to come, what

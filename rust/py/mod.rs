@@ -13,6 +13,7 @@ mod json;
 mod keys;
 mod memo;
 mod messages;
+mod pause;
 mod raw;
 mod reader;
 mod rebuild;

@@ -231,3 +231,15 @@ pub fn with_buffer<T>(object: &Bound<'_, PyAny>, work: impl FnOnce(&[u8]) -> T) 
         Some(work(bytes))
     }
 }
+
+/// Have the garbage collector not run by itself; whether it would have.
+pub fn collect_no_more(_py: Python<'_>) -> bool {
+    // SAFETY: called with the GIL held; reads and sets a flag of the interpreter.
+    unsafe { ffi::PyGC_Disable() != 0 }
+}
+
+/// Have the garbage collector run by itself.
+pub fn collect_again(_py: Python<'_>) {
+    // SAFETY: as above.
+    unsafe { ffi::PyGC_Enable() };
+}

@@ -26,11 +26,8 @@ impl<'a, 'py> Decoder<'a, 'py> {
         let value = self.inside(payload, depth + 1, |inner| inner.value(depth + 1))?;
         let snapshot = self.codec.snapshot.bind(self.py);
         // What `__new__` of a named tuple does.
-        let made = self
-            .codec
-            .new_tuple
-            .bind(self.py)
-            .call1((snapshot, (value,)));
+        let new_tuple = self.codec.new_tuple.bind(self.py);
+        let made = self.pause.lifted(|| new_tuple.call1((snapshot, (value,))));
         self.result(made)
     }
 
@@ -68,7 +65,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
             }
             Ok(argument)
         })?;
-        match self.call(code, safe, &argument) {
+        match self.pause.lifted(|| self.call(code, safe, &argument)) {
             Ok(made) => Ok(made),
             Err(error) if error.is_instance_of::<PyException>(self.py) => {
                 let parts = PyList::new(
@@ -80,7 +77,8 @@ impl<'a, 'py> Decoder<'a, 'py> {
                     .upstream
                     .bind(self.py)
                     .getattr("_reconstruction_fallback")?;
-                Ok(fallback.call1((parts, error.into_value(self.py)))?)
+                let value = error.into_value(self.py);
+                Ok(self.pause.lifted(|| fallback.call1((parts, value)))?)
             }
             Err(error) => Err(error.into()),
         }
@@ -142,7 +140,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
         let (Some(order), Some(buffer)) = (order, buffer) else {
             return Err(Stop::Doubt);
         };
-        let Ok(numpy) = py.import(intern!(py, "numpy")) else {
+        let Ok(numpy) = self.pause.lifted(|| py.import(intern!(py, "numpy"))) else {
             return Err(Stop::Doubt);
         };
         let made = || -> PyResult<_> {
@@ -155,7 +153,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
             keywords.set_item(intern!(py, "order"), order)?;
             flat.call_method(intern!(py, "reshape"), (shape,), Some(&keywords))
         };
-        match made() {
+        match self.pause.lifted(made) {
             // As in the hook.
             Err(error) if error.is_instance_of::<PyException>(py) => Ok(py.None().into_bound(py)),
             made => Ok(made?),
@@ -184,7 +182,10 @@ impl<'a, 'py> Decoder<'a, 'py> {
                 let theirs = self.hooked(MODEL, payload)?;
                 let ours = class.build(&state)?;
                 let is_same = theirs.get_type().is(&class.class)
-                    && are_equal(&ours, &theirs).unwrap_or(false);
+                    && self
+                        .pause
+                        .lifted(|| are_equal(&ours, &theirs))
+                        .unwrap_or(false);
                 class.builds.set(shape, is_same);
                 Ok(theirs)
             }
