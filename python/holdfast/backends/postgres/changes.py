@@ -35,6 +35,10 @@ Reply = Trips[Any]
 _NOTED = 4096
 
 
+class Mixed(Exception):
+    """Of requests that were made at once some were made before: each is to be made by itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Change:
     """What changes a thread, if the thread's row lets it.
@@ -162,6 +166,7 @@ class Changes:
 
         Raises:
             CheckpointRemoved: A parent that is needed is gone.
+            Mixed: Of several requests some were made before.
             LeaseLost: Another holds the thread's lease.
             ThreadDeleted: The thread was deleted under it.
         """
@@ -171,10 +176,12 @@ class Changes:
             if found:  # as when it was sent again
                 # A fence without a row has no lease, which would stand there.
                 is_fenced = change.fence is not None
-                nothing = (False, is_fenced, False, change.needs_parent)
-                ((is_repeated, is_lost, is_deleted, is_orphaned),) = found[1] or [nothing]
+                nothing = (False, False, is_fenced, False, change.needs_parent)
+                ((is_repeated, is_mixed, is_lost, is_deleted, is_orphaned),) = found[1] or [nothing]
                 if is_repeated:
                     break
+                if is_mixed:
+                    raise Mixed
                 if is_lost:
                     raise lease_lost(from_column(thread_id))
                 if is_deleted:

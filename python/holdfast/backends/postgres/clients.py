@@ -22,7 +22,7 @@ from holdfast.backends.postgres.link import Link
 from holdfast.backends.postgres.loop_connections import LoopConnections
 from holdfast.backends.postgres.pooled import Pooled
 from holdfast.backends.postgres.statements import Statement
-from holdfast.backends.postgres.trip import Session
+from holdfast.backends.postgres.trip import Preparing, Session
 from holdfast.errors import ConfigurationError
 from holdfast.options import Options
 from holdfast.urls import check_postgres_url, unreadable_postgres
@@ -100,14 +100,24 @@ class FromUrl(Clients):
         self._where = address(known)
         self._conninfo = make_conninfo(**known)
         self.size = options.pool_size
-        self._prepares = options.prepared_statements
+        self._preparing = Preparing(options.prepared_statements)
         self._reply_timeout = options.reply_timeout
-        made: Any = weakref.WeakValueDictionary
-        how = {"prepares": self._prepares, "reply_timeout": self._reply_timeout, "made": made()}
-        self._pooled: Any = type("Connection", (Pooled,), how)
+        # Those of the pool, and one that is made beside it, each kind counted by itself.
+        self._pooled, self._beside = (
+            self._kind_of_connection(name) for name in ("Connection", "ConnectionBeside")
+        )
         self._opening = threading.Lock()
         self._pool: ConnectionPool[Pooled] | None = None
         self._loops: dict[asyncio.AbstractEventLoop, LoopConnections] = {}
+
+    def _kind_of_connection(self, name: str) -> Any:
+        made: Any = weakref.WeakValueDictionary
+        how = {
+            "preparing": self._preparing,
+            "reply_timeout": self._reply_timeout,
+            "made": made(),
+        }
+        return type(name, (Pooled,), how)
 
     @property
     def where(self) -> str:
@@ -151,7 +161,7 @@ class FromUrl(Clients):
                 raise
             # The pool cannot connect. Why, another attempt tells.
             with connecting():
-                connection = self._pooled.connect(self._conninfo, autocommit=True)
+                connection = self._beside.connect(self._conninfo, autocommit=True)
             with connection:
                 rows: list[Any] = connection.exchange(statements)
                 return rows
@@ -178,7 +188,11 @@ class FromUrl(Clients):
     async def _connected(self) -> Link:
         connect: Any = psycopg.AsyncConnection.connect
         connection = await connect(self._conninfo, autocommit=True)
-        return Link(Session(connection, self._prepares), self._reply_timeout)
+        try:
+            return Link(Session(connection, self._preparing), self._reply_timeout)
+        except BaseException:
+            await connection.close()
+            raise
 
     def stats(self) -> Mapping[str, int]:
         pool = self._pool
@@ -269,6 +283,11 @@ def _parsed(conninfo: str, arguments: Mapping[str, Any]) -> dict[str, Any] | Non
         known = conninfo_to_dict(conninfo, **arguments)
     except psycopg.ProgrammingError:
         return None
+    if str(known.get("client_encoding", "")).upper() == "SQL_ASCII":
+        raise ConfigurationError(
+            "client_encoding is SQL_ASCII, which leaves open what characters bytes are: leave it "
+            "out, also for a database of that encoding"
+        )
     # What of a password was not escaped ends up beside it.
     if "@" in str(known.get("host", "")) or not re.fullmatch("[0-9,]*", str(known.get("port", ""))):
         return None

@@ -1,9 +1,11 @@
-"""What changes a thread in one event loop tick, or while another change is under way, is one."""
+"""What changes a thread in one moment is one statement, as far as it can be."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from holdfast.backends.base import Commit, Missing, Write
@@ -23,6 +25,21 @@ Change: TypeAlias = "Commit | Write"
 _Call: TypeAlias = "tuple[Change, asyncio.Future[Missing]]"
 
 
+@dataclass(slots=True)
+class _Line:
+    """The changes of one thread, which its leader works off.
+
+    Attributes:
+        waiting: Those that were not sent yet.
+        under_way: Those that the leader has sent.
+        leader: None where there is nothing to do.
+    """
+
+    waiting: list[_Call] = field(default_factory=list)
+    under_way: list[_Call] = field(default_factory=list)
+    leader: asyncio.Task[None] | None = None
+
+
 class ChangeLines:
     """What changes threads on one event loop, a line for each thread: the changes of one would wait
     for each other in the store, each for a flush of its own. LangGraph stores the writes of a
@@ -38,94 +55,134 @@ class ChangeLines:
 
     def __init__(self, store: Callable[[Sequence[Change]], Awaitable[Missing]]) -> None:
         self._store = store
-        self._waiting: dict[str, list[_Call]] = {}
-        self._leaders: dict[str, asyncio.Task[None]] = {}
-        self._under_way: dict[str, list[_Call]] = {}
+        self._lines: dict[str, _Line] = {}
 
     async def send(self, request: Change) -> Missing:
         """The reply to one request."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Missing] = loop.create_future()
+        future: asyncio.Future[Missing] = asyncio.get_running_loop().create_future()
         thread_id = request.thread_id
-        self._waiting.setdefault(thread_id, []).append((request, future))
-        if thread_id not in self._leaders:
-            self._begin(thread_id)
+        line = self._lines.get(thread_id)
+        if line is None:
+            line = self._lines[thread_id] = _Line()
+        line.waiting.append((request, future))
+        if line.leader is None or line.leader.done():
+            self._begin(thread_id, line)
         try:
             return await future
         except asyncio.CancelledError:
-            self._leave(thread_id)
+            left = self._leave(thread_id, line)
+            if left is not None:
+                # What was under way is over when the caller hears that it is cancelled.
+                await asyncio.wait([left])
             raise
 
-    def _begin(self, thread_id: str) -> None:
-        leading = self._lead(thread_id)
-        self._leaders[thread_id] = asyncio.get_running_loop().create_task(leading)
+    def _begin(self, thread_id: str, line: _Line) -> None:
+        # Not of the loop's factory, which may be eager: who comes in the same tick is to join.
+        leader = asyncio.Task(self._lead(line))
+        line.leader = leader
+        # Not in the leader itself, which may be cancelled before its first step.
+        leader.add_done_callback(lambda _: self._end(thread_id, line, leader))
 
-    def _leave(self, thread_id: str) -> None:
-        """Wait no longer where nobody waits for what is under way."""
-        calls = self._under_way.get(thread_id)
-        if calls and all(future.done() for _, future in calls):
-            self._leaders.pop(thread_id).cancel()
-            del self._under_way[thread_id]
-            if thread_id in self._waiting:
-                self._begin(thread_id)
+    def _end(self, thread_id: str, line: _Line, leader: asyncio.Task[None]) -> None:
+        if line.leader is leader:
+            line.leader = None
+            del self._lines[thread_id]
+            # Where it was cancelled, as all are when the loop ends.
+            for _, future in (*line.under_way, *line.waiting):
+                future.cancel()
 
-    async def _lead(self, thread_id: str) -> None:
-        try:
-            while calls := self._take(thread_id):
-                self._under_way[thread_id] = calls
-                await self._settle(calls)
-                self._under_way.pop(thread_id, None)
-                stored = any(isinstance(request, Commit) for request, _ in calls)
-                if stored and thread_id in self._waiting:
-                    # A run that waited for this checkpoint has the next one ready, which is not to
-                    # wait for the writes that came meanwhile.
-                    for _ in range(_TICKS):
-                        await asyncio.sleep(0)
-        finally:
-            if self._leaders.get(thread_id) is asyncio.current_task():
-                del self._leaders[thread_id]
-                self._under_way.pop(thread_id, None)
-                # The loop is ending.
-                for _, future in self._waiting.pop(thread_id, []):
-                    future.cancel()
+    def _leave(self, thread_id: str, line: _Line) -> asyncio.Task[None] | None:
+        """Give up what is under way where nobody waits for it; the task that does so."""
+        leader = line.leader
+        if leader is None or not line.under_way or not all(_is_over(one) for one in line.under_way):
+            return None
+        line.under_way = []
+        if line.waiting:
+            self._begin(thread_id, line)
+        else:
+            line.leader = None
+            del self._lines[thread_id]
+        if not _is_cancelling(leader):
+            leader.cancel()
+        return leader
 
-    def _take(self, thread_id: str) -> list[_Call]:
-        waiting = self._waiting.pop(thread_id, [])
-        taken: list[_Call] = []
-        size = commits = 0
-        for at, (request, future) in enumerate(waiting):
-            if future.done():  # cancelled before it was sent
-                continue
-            size += sum(len(data) for _, data in request.chunks)
-            commits += isinstance(request, Commit)
-            is_full = len(taken) == _LARGEST or size > _BYTES or commits > 1
-            if taken and (is_full or request.fence != taken[0][0].fence):
-                self._waiting[thread_id] = waiting[at:]
-                break
-            taken.append((request, future))
-        return taken
+    async def _lead(self, line: _Line) -> None:
+        leader = asyncio.current_task()
+        while calls := _taken(line):
+            line.under_way, behind = calls, list(line.waiting)
+            failure = await self._settle(calls)
+            if line.leader is not leader:
+                return  # another has taken over
+            line.under_way = []
+            if failure is not None:
+                # They have waited for the store as long as those that were sent.
+                _fail(behind, failure)
+            had_checkpoint = any(isinstance(request, Commit) for request, _ in calls)
+            if had_checkpoint and line.waiting:
+                # A run that waited for this checkpoint has the next one ready, which is not to
+                # wait for the writes that came meanwhile.
+                for _ in range(_TICKS):
+                    await asyncio.sleep(0)
 
-    async def _settle(self, calls: Sequence[_Call]) -> None:
-        """Store what calls ask for; each by itself where something is wrong with one of them."""
+    async def _settle(self, calls: Sequence[_Call]) -> Exception | None:
+        """Store what calls ask for; each by itself where something is wrong with one of them. A
+        failure of the store is given back."""
         try:
             missing = await self._store([request for request, _ in calls])
-        except asyncio.CancelledError:
-            for _, future in calls:
-                future.cancel()
-            raise
+        except _OF_ALL as error:
+            _fail(calls, error)
+            return error
         except Exception as error:  # noqa: BLE001 - each waiting caller gets it
-            if len(calls) > 1 and not isinstance(error, _OF_ALL):
-                await self._settle_apart(calls)
-            for _, future in calls:
-                if not future.done():
-                    future.set_exception(for_another(error))
-            return
+            if len(calls) > 1:
+                return await self._settle_apart(calls)
+            _fail(calls, error)
+            return None
         if missing and len(calls) > 1:
-            await self._settle_apart(calls)
+            return await self._settle_apart(calls)
         for _, future in calls:
             if not future.done():
                 future.set_result(missing)
+        return None
 
-    async def _settle_apart(self, calls: Sequence[_Call]) -> None:
-        for call in calls:
-            await self._settle([call])
+    async def _settle_apart(self, calls: Sequence[_Call]) -> Exception | None:
+        for at, call in enumerate(calls):
+            failure = None if _is_over(call) else await self._settle([call])
+            if failure is not None:
+                _fail(calls[at:], failure)
+                return failure
+        return None
+
+
+def _is_cancelling(task: asyncio.Task[None]) -> bool:
+    """Whether a task was cancelled already, as all are when the loop ends: a second time would keep
+    it from having the server stop. Python 3.10 does not tell."""
+    return sys.version_info >= (3, 11) and task.cancelling() > 0
+
+
+def _is_over(call: _Call) -> bool:
+    """Whether a call has its reply, or was cancelled."""
+    return call[1].done()
+
+
+def _fail(calls: Sequence[_Call], error: Exception) -> None:
+    for _, future in calls:
+        if not future.done():
+            future.set_exception(for_another(error))
+
+
+def _taken(line: _Line) -> list[_Call]:
+    """Take from a line what goes together."""
+    taken: list[_Call] = []
+    size = commits = 0
+    waiting, line.waiting = line.waiting, []
+    for at, (request, future) in enumerate(waiting):
+        if future.done():  # cancelled before it was sent, or failed with those before it
+            continue
+        size += sum(len(data) for _, data in request.chunks)
+        commits += isinstance(request, Commit)
+        is_full = len(taken) == _LARGEST or size > _BYTES or commits > 1
+        if taken and (is_full or request.fence != taken[0][0].fence):
+            line.waiting = waiting[at:]
+            break
+        taken.append((request, future))
+    return taken

@@ -78,7 +78,7 @@ class Texts(list[str]):
         """As of `ByteArrays`."""
         parts = [_HEAD.pack(1, 0, _TEXT, len(self), 1)]
         for one in self:
-            data = one.encode(encoding)
+            data = str.encode(one, encoding)
             parts += (_LENGTH.pack(len(data)), data)
         return b"".join(parts)
 

@@ -216,7 +216,7 @@ def kind_of(error: Exception) -> Kind:
     found = next((kind for text, kind in _BY_TEXT if text.search(message)), None)
     if found is not None and isinstance(error, psycopg.Error):
         return found
-    return _UNREACHABLE if isinstance(error, (psycopg.OperationalError, OSError)) else _OTHER
+    return _UNREACHABLE if _is_of_the_connection(error) else _OTHER
 
 
 def is_lost(error: Exception) -> bool:
@@ -226,7 +226,14 @@ def is_lost(error: Exception) -> bool:
     state = getattr(error, "sqlstate", None)
     if state is not None:
         return state[:2] == "08" or state in ("57P01", "57P02", "57P05", "25P03")
-    return isinstance(error, (psycopg.OperationalError, OSError))
+    return _is_of_the_connection(error)
+
+
+def _is_of_the_connection(error: Exception) -> bool:
+    """Of an error without a code, whether it is the connection's."""
+    # Of the class without a name of its own is what libpq says of bytes that are no reply.
+    is_garbage = type(error) is psycopg.DatabaseError
+    return is_garbage or isinstance(error, (psycopg.OperationalError, OSError))
 
 
 def raised(error: Exception, where: str, attempts: int, seconds: float) -> HoldfastError:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import psycopg
 from psycopg.pq import ConnStatus
 from psycopg.waiting import Ready, Wait
 
@@ -14,16 +16,21 @@ from holdfast.backends.postgres.errors import Silence
 from holdfast.backends.postgres.statements import Statement
 from holdfast.backends.postgres.trip import Session, Waits
 
+_logger = logging.getLogger(__name__)
+
+# Seconds that a cancelled caller waits for the server to be told, and again for it to stop.
+_STOPPING = 5.0
+
 
 class Link:
     """One connection that psycopg opened, one round trip at a time.
 
     The loop listens to its socket all the time: psycopg would begin and end that with each trip,
-    and resume it ten times a second. Where a caller is cancelled the trip goes on to its end.
+    and resume it ten times a second.
 
     Args:
         session: On a connection of the running loop.
-        timeout: Seconds for a reply; 0 for no end.
+        timeout: Seconds without a sign of life from the server; 0 for no end.
     """
 
     def __init__(self, session: Session, timeout: float) -> None:
@@ -32,18 +39,12 @@ class Link:
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._trip: Waits | None = None
-        self._reply: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._reply: asyncio.Future[list[Any]] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._heard = 0.0
         self._is_writing = False
-        self.when_free: Callable[[], None] | None = None
-        """Called at the end of the trip that is under way."""
-        self._socket = self._pgconn.socket
+        self._socket: int = self._pgconn.socket
         self._loop.add_reader(self._socket, self._on_input)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a trip is under way."""
-        return self._trip is not None
 
     @property
     def is_alive(self) -> bool:
@@ -56,24 +57,54 @@ class Link:
         return self._socket < 0
 
     async def exchange(self, statements: Sequence[Statement]) -> list[Any]:
-        """The rows that each statement gives: all of them one transaction."""
-        self._reply = self._loop.create_future()
+        """The rows that each statement gives: all of them one transaction.
+
+        A caller that is cancelled has the server stop; nothing is under way afterwards.
+        """
+        reply: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._reply = reply
         self._trip = self.session.trip(statements)
         if self._timeout:
-            self._timer = self._loop.call_later(self._timeout, self._on_silence)
+            self._timer = self._loop.call_later(self._timeout, self._on_time)
         self._step(None)
-        return await self._reply
+        try:
+            return await reply
+        except asyncio.CancelledError:
+            if self._trip is not None:
+                await self._stop()
+            raise
+
+    async def _stop(self) -> None:
+        """Have the server stop what is under way, and wait for the end of that."""
+        ended: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._reply = ended
+        try:
+            await self.session.connection.cancel_safe(timeout=_STOPPING)
+            await asyncio.wait([ended], timeout=_STOPPING)
+        except psycopg.Error as error:
+            _logger.warning("Postgres: a call that was cancelled cannot be stopped: %s", error)
+        finally:
+            if self._trip is not None:
+                self._trip.close()
+                self.close()
+                self._end(Silence("it was given up"))
+            if ended.done() and not ended.cancelled():
+                ended.exception()  # of which nobody is to hear
 
     def _step(self, ready: Ready | None) -> None:
         """Go on as far as that is possible without waiting."""
-        trip = self._trip
-        assert trip is not None  # noqa: S101
+        trip: Any = self._trip
+        self._heard = self._loop.time()
         try:
-            wanted = trip.send(ready)  # type: ignore[arg-type]
+            wanted = trip.send(ready)
         except StopIteration as end:
             self._end(end.value)
         except Exception as error:  # noqa: BLE001 - the caller gets it
             self._end(error)
+        except BaseException:
+            self.close()
+            self._end(psycopg.OperationalError("it was interrupted"))
+            raise
         else:
             self._write(bool(wanted & Wait.W))
 
@@ -92,16 +123,14 @@ class Link:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._reply.done():
+        waiting, self._reply = self._reply, None
+        if waiting is not None and not waiting.done():
             if isinstance(reply, Exception):
-                self._reply.set_exception(reply)
+                waiting.set_exception(reply)
             else:
-                self._reply.set_result(reply)
+                waiting.set_result(reply)
         if self._pgconn.status != ConnStatus.OK:
             self.close()
-        then, self.when_free = self.when_free, None
-        if then is not None:
-            then()
 
     def _on_input(self) -> None:
         if self._trip is not None:
@@ -111,8 +140,11 @@ class Link:
             # notice, another connection costs little.
             self.close()
 
-    def _on_silence(self) -> None:
-        if self._trip is not None:
+    def _on_time(self) -> None:
+        left = self._heard + self._timeout - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._on_time)
+        elif self._trip is not None:
             self._trip.close()
             self.close()
             self._end(Silence(f"no reply within {self._timeout:g} s"))

@@ -100,9 +100,9 @@ class LoopConnections:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            await asyncio.wait_for(turn, self._patience)
-        except asyncio.TimeoutError:
-            raise PoolTimeout(f"no connection was free for {self._patience:g} s") from None
+            # Not wait_for, which in Python 3.11 may take a cancellation for the turn.
+            if not (await asyncio.wait([turn], timeout=self._patience))[0]:
+                raise PoolTimeout(f"no connection was free for {self._patience:g} s")
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._wake()  # the turn is another's
@@ -113,9 +113,6 @@ class LoopConnections:
 
     def give(self, link: Link) -> None:
         """Give back a connection that was taken."""
-        if link.is_busy:  # its caller was cancelled
-            link.when_free = lambda: self.give(link)
-            return
         if link.session.is_whole and not self.is_closed:
             self._idle.append(link)
         else:

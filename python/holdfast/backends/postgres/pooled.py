@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from functools import cached_property
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
@@ -12,29 +11,30 @@ import psycopg
 
 from holdfast.backends.postgres.errors import Silence
 from holdfast.backends.postgres.statements import Statement
-from holdfast.backends.postgres.trip import Session
+from holdfast.backends.postgres.trip import Preparing, Session
 
 
 class Pooled(psycopg.Connection[Any]):
     """A connection on which round trips are made. Each pool has a subclass of its own."""
 
     reply_timeout: ClassVar[float]
-    """Seconds for a reply; 0 for no end."""
-    prepares: ClassVar[bool]
+    """Seconds without a sign of life from the server; 0 for no end."""
+    preparing: ClassVar[Preparing]
     """Whether statements are prepared on the server."""
     made: ClassVar[WeakValueDictionary[int, Pooled]]
     """All that are there."""
+    session: Session
 
     @classmethod
     def connect(cls, *args: Any, **how: Any) -> Any:
         connection = super().connect(*args, **how)
+        try:
+            connection.session = Session(connection, cls.preparing)
+        except BaseException:
+            connection.close()
+            raise
         cls.made[id(connection)] = connection
         return connection
-
-    @cached_property
-    def session(self) -> Session:
-        """What is known of it."""
-        return Session(self, self.prepares)
 
     def exchange(self, statements: Sequence[Statement]) -> list[Any]:
         """The rows that each statement gives: all of them one transaction."""
@@ -48,7 +48,8 @@ class Pooled(psycopg.Connection[Any]):
 
 
 def _limited(replies: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
-    """A generator of psycopg's, which is resumed ten times a second, as long as it may take."""
+    """A generator that psycopg resumes ten times a second also when nothing is ready, as long as
+    that may be so."""
     deadline = time.monotonic() + seconds
     try:
         wanted = next(replies)

@@ -29,14 +29,33 @@ Waits: TypeAlias = Generator[Wait, Ready, Any]
 
 
 _ARRAYS = (ByteArrays, Texts, Numbers)
+_NUMBERS = (bool, int, float)
+_KNOWN = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.FATAL_ERROR)
 # A proxy gives each transaction whatever connection is free: what was prepared may not be there, or
 # be there already.
 _ELSEWHERE = ("26000", "42P05")
 _NOT_KEPT = (
     "Postgres: something between client and server (PgBouncer?) does not keep prepared statements. "
-    "This connection goes on without, which costs the server a plan for each statement: open the "
-    "saver with prepared_statements=False."
+    "The saver goes on without, which costs the server a plan for each statement: open it with "
+    "prepared_statements=False."
 )
+
+
+class Preparing:
+    """Whether statements are prepared on the server, for all connections of a saver.
+
+    Args:
+        is_on: Until it turns out that they are not kept.
+    """
+
+    def __init__(self, is_on: bool) -> None:
+        self.is_on = is_on
+
+    def give_up(self) -> None:
+        """Do without, and say so once."""
+        if self.is_on:
+            self.is_on = False
+            _logger.warning(_NOT_KEPT)
 
 
 class Session:
@@ -44,16 +63,16 @@ class Session:
 
     Args:
         connection: As psycopg made it.
-        prepares: Whether statements are prepared on the server.
+        preparing: Whether statements are prepared on the server.
     """
 
-    def __init__(self, connection: Connection, prepares: bool) -> None:
-        self.connection = connection
+    def __init__(self, connection: Connection, preparing: Preparing) -> None:
+        self.connection: Any = connection
         self._pgconn = connection.pgconn
-        self._prepares = prepares
+        self._preparing = preparing
         self._prepared: set[bytes] = set()
         self._encoding = encoding_of(connection)
-        self._rows = Transformer(connection)
+        self._loaders = Transformer(connection)
 
     @property
     def is_alive(self) -> bool:
@@ -76,13 +95,13 @@ class Session:
 
     def trip(self, statements: Sequence[Statement]) -> Waits:
         """Run statements as one transaction; the rows that each gives, as a list."""
-        failed, results = yield from self._run(statements)
-        if failed is not None and self._prepares:
+        prepares = self._preparing.is_on
+        failed, results = yield from self._run(statements, prepares)
+        if failed is not None and prepares:
             error = errors.error_from_result(failed, encoding=self._encoding)
             if error.sqlstate in _ELSEWHERE:
-                self._prepares = False
-                _logger.warning(_NOT_KEPT)
-                failed, results = yield from self._run(statements)
+                self._preparing.give_up()
+                failed, results = yield from self._run(statements, prepares=False)
         if failed is None:
             return [self._rows_of(result) for result in results]
         error = errors.error_from_result(failed, encoding=self._encoding)
@@ -90,20 +109,20 @@ class Session:
             return [REFUSED]
         raise error
 
-    def _run(self, statements: Sequence[Statement]) -> Waits:
+    def _run(self, statements: Sequence[Statement], prepares: bool) -> Waits:
         """The first failure, or None and the result of each statement."""
         pgconn = self._pgconn
         dumped = [_dumped(statement.values, self._encoding) for statement in statements]
-        names = self._unprepared(statements)
+        names = self._unprepared(statements) if prepares else {}
         if len(statements) == 1 and not names:
-            self._send(statements[0], *dumped[0])
+            self._send(statements[0], *dumped[0], prepares)
             results = yield from self._replies(is_pipelined=False)
             return _failure(results), results
         pgconn.enter_pipeline_mode()
         for name, sql in names.items():
             pgconn.send_prepare(name, sql)
         for statement, values in zip(statements, dumped, strict=True):
-            self._send(statement, *values)
+            self._send(statement, *values, prepares)
         pgconn.pipeline_sync()
         results = yield from self._replies(is_pipelined=True)
         if pgconn.status == ConnStatus.OK:
@@ -116,15 +135,17 @@ class Session:
 
     def _unprepared(self, statements: Sequence[Statement]) -> dict[bytes, bytes]:
         """Name → text of what is still to be prepared."""
-        if not self._prepares:
-            return {}
         names = {_name(statement.sql): statement.sql for statement in statements}
         return {name: sql for name, sql in names.items() if name not in self._prepared}
 
     def _send(
-        self, statement: Statement, values: list[bytes | None], formats: list[Format]
+        self,
+        statement: Statement,
+        values: list[bytes | None],
+        formats: list[Format],
+        prepares: bool,
     ) -> None:
-        if self._prepares:
+        if prepares:
             self._pgconn.send_query_prepared(
                 _name(statement.sql), values, formats, result_format=Format.BINARY
             )
@@ -140,7 +161,8 @@ class Session:
         try:
             while pgconn.flush():
                 # A server that does not get rid of what it says reads no more.
-                if (yield Wait.RW) & Ready.R:
+                ready = yield Wait.RW
+                if ready and ready & Ready.R:
                     pgconn.consume_input()
             while True:
                 while pgconn.is_busy():
@@ -152,8 +174,10 @@ class Session:
                         return results
                 elif result.status == ExecStatus.PIPELINE_SYNC:
                     return results
-                elif result.status != ExecStatus.PIPELINE_ABORTED:
+                elif result.status in _KNOWN:
                     results.append(result)
+                elif result.status != ExecStatus.PIPELINE_ABORTED:
+                    raise psycopg.NotSupportedError(f"a reply of status {result.status}")
         except psycopg.OperationalError:
             # What the server said before it hung up tells more.
             if _failure(results) is None:
@@ -163,8 +187,8 @@ class Session:
     def _rows_of(self, result: Any) -> list[tuple[Any, ...]]:
         if result.status != ExecStatus.TUPLES_OK:
             return []
-        self._rows.set_pgresult(result)
-        rows: list[tuple[Any, ...]] = self._rows.load_rows(0, result.ntuples, tuple)
+        self._loaders.set_pgresult(result)
+        rows: list[tuple[Any, ...]] = self._loaders.load_rows(0, result.ntuples, tuple)
         return rows
 
 
@@ -189,15 +213,15 @@ def _dumped(values: Sequence[Any], encoding: str) -> tuple[list[bytes | None], l
         format = Format.TEXT
         if value is None:
             dumped.append(None)
-        elif kind is str:
-            dumped.append(value.encode(encoding))
         elif kind is bytes:
             format = Format.BINARY
             dumped.append(value)
         elif kind in _ARRAYS:
             format = Format.BINARY
             dumped.append(value.dumped(encoding))
-        else:
+        elif kind in _NUMBERS:
             dumped.append(str(value).encode())
+        else:  # a class of the user's own may say otherwise what it is as text
+            dumped.append(str.encode(value, encoding))
         formats.append(format)
     return dumped, formats
