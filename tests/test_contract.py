@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from enum import Enum
 from typing import Any
 
 import holdfast
@@ -28,6 +29,12 @@ async def put(calls: Calls, number: int, values: dict[str, Any] | None = None, *
     """A root checkpoint of thread "t" whose values are all new."""
     made = checkpoint(number, values, **more)
     return await calls.put(config(), made, {"step": number}, made["channel_versions"])
+
+
+class Name(str, Enum):
+    """Text that says of itself, as `str()`, that it is another."""
+
+    SUB = "sub"
 
 
 # --- the object
@@ -381,3 +388,13 @@ async def test_sends_are_not_migrated_where_there_is_no_need(calls: Calls) -> No
         found = await calls.must_get(where)
         assert found.checkpoint["channel_values"] == {}
         assert found.checkpoint["channel_versions"] == {}
+
+
+async def test_ids_of_a_class_of_text_are_the_text(calls: Calls) -> None:
+    made = checkpoint(1, {"a": 1})
+    await calls.put(config("t", Name.SUB), made, {}, made["channel_versions"])
+    await calls.put_writes(config("t", Name.SUB, made["id"]), [("a", 2)], "task")
+    for ns in ("sub", Name.SUB):
+        found = await calls.must_get(config("t", ns))
+        assert found.checkpoint["channel_values"] == {"a": 1}
+        assert found.pending_writes == [("task", "a", 2)]

@@ -206,11 +206,13 @@ async def test_a_call_that_is_cancelled_under_way_costs_no_connection(url: str) 
     """What the server says to it is read, and the connection serves the next."""
     async with holdfast.open(url, pool_size=1, retry_budget=0) as saver:
         await put(saver, "t")
-        with eye(url) as conn:
-            (one,) = [one["pid"] for one in backends_of(conn)]
+        with eye(url) as holder, eye(url) as conn:
+            (one,) = [
+                one["pid"] for one in backends_of(conn) if one["pid"] != holder.info.backend_pid
+            ]
             for number in range(2, 12):
-                with conn.transaction():
-                    conn.execute("LOCK holdfast_checkpoints IN ACCESS EXCLUSIVE MODE")
+                with holder.transaction():
+                    holder.execute("LOCK holdfast_checkpoints IN ACCESS EXCLUSIVE MODE")
                     task = asyncio.ensure_future(saver.aget_tuple(config("t")))
                     while not waits(conn, one):  # noqa: ASYNC110
                         await asyncio.sleep(0.001)
@@ -221,4 +223,56 @@ async def test_a_call_that_is_cancelled_under_way_costs_no_connection(url: str) 
                 found = await saver.aget_tuple(config("t"))
                 assert found is not None
                 assert found.checkpoint["id"] == checkpoint_id(number)
-            assert [one["pid"] for one in backends_of(conn)] == [one]
+            pids = {one["pid"] for one in backends_of(conn)}
+            assert pids == {one, holder.info.backend_pid}
+
+
+HOLD = "SELECT FROM holdfast_threads WHERE thread_id = 'held' FOR UPDATE"
+
+
+def busy(conn: Connection) -> list[dict[str, Any]]:
+    """The backends that do something for a saver."""
+    return [
+        one
+        for one in backends_of(conn)
+        if one["application_name"] == "holdfast" and one["state"] == "active"
+    ]
+
+
+async def test_calls_that_ran_out_of_time_leave_nothing_under_way(url: str) -> None:
+    """One after the other on a thread that somebody holds: another thread is served, and when it is
+    let go nothing comes after."""
+    async with holdfast.open(url, pool_size=2, retry_budget=0) as saver:
+        await put(saver, "held")
+        with eye(url) as holder, eye(url) as conn:
+            with holder.transaction():
+                holder.execute(HOLD)
+                for number in range(2, 6):
+                    with pytest.raises(asyncio.TimeoutError):
+                        await asyncio.wait_for(put(saver, "held", number), 0.1)
+                    assert not busy(conn)
+                await put(saver, "other")
+            assert saver.stats()["pool_size"] == saver.stats()["pool_idle"] <= 2
+        assert [one.checkpoint["id"] async for one in saver.alist(config("held"))] == [
+            checkpoint_id(1)
+        ]
+
+
+def test_a_call_that_is_under_way_when_its_loop_ends_is_stopped(url: str) -> None:
+    saver = holdfast.open(url)
+    asyncio.run(put(saver, "held"))
+    with eye(url) as holder, eye(url) as conn:
+        for number in (2, 3):
+            with holder.transaction():
+                holder.execute(HOLD)
+
+                async def leave(number: int = number) -> asyncio.Task[Any]:
+                    task = asyncio.ensure_future(put(saver, "held", number))
+                    while not busy(conn):  # noqa: ASYNC110
+                        await asyncio.sleep(0.001)
+                    return task
+
+                assert asyncio.run(leave()).cancelled()
+                assert not busy(conn)
+    assert [one.checkpoint["id"] for one in saver.list(config("held"))] == [checkpoint_id(1)]
+    saver.close()

@@ -147,6 +147,19 @@ async def test_a_checkpoint_and_writes_that_lack_something_apart(saver: Any, lac
     assert [one.idx for one in stored] == ([] if lacks == "write" else [7])
 
 
+async def test_a_part_that_was_done_before_is_no_reason_to_leave_the_rest(saver: Any) -> None:
+    await put(saver)
+    execute = saver._live.backend.aexecute
+    done = write(idx=1)
+    assert await execute(done) == []
+    assert await asyncio.gather(*map(execute, [done, write(idx=2), made(number=2)])) == [[]] * 3
+    place = ("", checkpoint_id(1))
+    stored = (await execute(WritesOf("t", [place])))[place]
+    assert [one.idx for one in stored] == [1, 2]
+    _, rows, _ = await execute(Census("t"))
+    assert {row.checkpoint_id for row in rows} == {checkpoint_id(1), checkpoint_id(2)}
+
+
 async def test_a_checkpoint_under_another_fence_goes_apart(saver: Any, sent: list[Any]) -> None:
     await put(saver)
     execute = saver._live.backend.aexecute

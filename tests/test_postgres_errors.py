@@ -342,3 +342,15 @@ async def test_a_deadlock_is_tried_again(
             await deletion
         assert calls.saver.stats()["retries"] == 1
         assert await calls.get_tuple(config("t")) is None
+
+
+async def test_an_encoding_that_python_has_not_is_told_each_time(
+    server: PostgresServer, mode: str
+) -> None:
+    """Each connection that was made for nothing is closed: the pool has room for the next."""
+    with holdfast.open(server.url) as saver:
+        saver.setup()
+    async with opened(f"{server.url}?client_encoding=EUC_TW&pool_size=1", mode) as calls:
+        for _ in range(3):
+            with pytest.raises(holdfast.ConfigurationError, match=r"EUC_TW.*parameter"):
+                await calls.get_tuple(PLACE)

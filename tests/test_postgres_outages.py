@@ -6,7 +6,12 @@ Never is it taken for a store without the checkpoint.
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +20,7 @@ import psycopg
 import pytest
 from psycopg_pool import PoolTimeout
 from support.calls import Calls
-from support.make import checkpoint, checkpoint_id, config
+from support.make import checkpoint, checkpoint_id, config, version
 from support.postgres import backends_of, eye
 from support.postgres_audit import audit
 from support.postgres_server import DURABLE, PostgresServer
@@ -114,10 +119,74 @@ def outage(request: pytest.FixtureRequest) -> Outage:
     return OUTAGES[request.param]
 
 
+PAUSE = 0.004
+LONG = random.Random(7).randbytes(4_000_000)
+
+
+class Slow:
+    """A line to a server on which replies take their time.
+
+    Args:
+        port: The server's.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._server = ("127.0.0.1", port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.pauses = 0
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def __enter__(self) -> Slow:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Wakes who accepts.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._server)
+                for ends, pause in (((client, server), 0.0), ((server, client), PAUSE)):
+                    self._threads.append(
+                        threading.Thread(target=self._pass_on, args=(*ends, pause))
+                    )
+                    self._threads[-1].start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, pause: float) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 14):
+                target.sendall(data)
+                time.sleep(pause)
+                self.pauses += bool(pause)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+        if not pause:  # both directions have ended
+            return
+        source.close()
+        target.close()
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     with PostgresServer(DURABLE) as server:
         yield server
+
+
+@pytest.fixture
+def slow(server: PostgresServer) -> Iterator[Slow]:
+    """A slow line to a server with a long value."""
+    made = checkpoint(1, {"blob": LONG}, {"blob": version(1)})
+    with holdfast.open(server.url) as saver:
+        saver.put(config("long"), made, {}, made["channel_versions"])
+    with Slow(server.port) as slow:
+        yield slow
 
 
 @pytest.fixture
@@ -251,6 +320,16 @@ async def test_a_connection_that_was_silent_is_not_used_again(filled: Trouble, m
         assert isinstance(caught.value.__cause__, psycopg.OperationalError)
         assert (await calls.must_get(config("kept"))).checkpoint == of(3)
         assert not pids & {one["pid"] for one in backends_of(filled.conn)}
+    await calls.close()
+
+
+async def test_a_reply_that_takes_long_and_comes_is_waited_for(slow: Slow, mode: str) -> None:
+    """A slow line: longer than `reply_timeout` in all, but never silent for so long."""
+    url = f"postgresql://postgres@127.0.0.1:{slow.port}/postgres?sslmode=disable"
+    calls = Calls(holdfast.open(url, retry_budget=0, reply_timeout=0.4), mode)
+    found = await calls.must_get(config("long"))
+    assert slow.pauses > 2 * 0.4 / PAUSE
+    assert found.checkpoint["channel_values"] == {"blob": LONG}
     await calls.close()
 
 

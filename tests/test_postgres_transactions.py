@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from holdfast import PostgresSaver
 from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
 from support.calls import Calls
 from support.make import checkpoint, checkpoint_id, config
 from support.postgres import Connection, backends_of, eye
@@ -104,6 +105,26 @@ async def test_outside_of_a_transaction_each_call_is_committed(
     assert rows(conn) == 1
     await calls.get_tuple(config())
     assert not [one for one in backends_of(conn) if one["state"] == "idle in transaction"]
+
+
+async def test_a_call_that_is_cancelled_leaves_the_users_transaction_usable(
+    opened: Open, conn: Connection
+) -> None:
+    saver = await opened(autocommit=True)
+    await saver.asetup()
+    await saver.aput(config(), checkpoint(1), {}, {})
+    given = saver._live.backend._clients._async_conn
+    for number in (2, 3):
+        with conn.transaction():
+            conn.execute("SELECT FROM given.holdfast_threads FOR UPDATE")
+            async with given.transaction():
+                await given.execute("SET LOCAL lock_timeout = 0")
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(saver.aput(config(), checkpoint(number), {}, {}), 0.1)
+                if number == 2:  # otherwise the transaction ends at once
+                    await given.execute("SELECT 1")
+        assert given.info.transaction_status == TransactionStatus.IDLE
+        assert rows(conn) == 1
 
 
 @pytest.mark.parametrize("autocommit", [True, False])

@@ -198,6 +198,7 @@ def test_an_option_that_nobody_has_is_named_with_those_that_there_are(named: str
     [
         *("pool_size=0", "pool_size=many", "cache_bytes=much", "prepared_statements=perhaps"),
         *("reply_timeout=-1", "reply_timeout=inf", "table=", "table=a.b.c", "table=.", "port=soon"),
+        *("client_encoding=SQL_ASCII", "client_encoding=sql_ascii"),
     ],
 )
 def test_an_option_with_an_impossible_value_is_refused_at_once(named: str) -> None:

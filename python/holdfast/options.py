@@ -29,7 +29,7 @@ class Options:
         pool_size: Connections at a time (Postgres), for threads, and for each event loop.
         prepared_statements: Postgres: whether statements are prepared on the server. Off for
             PgBouncer in transaction mode before its version 1.21.
-        reply_timeout: Seconds that Postgres may take for a reply; 0 for no end.
+        reply_timeout: Seconds that Postgres may be silent in a reply; 0 for no end.
         synchronous: SQLite: "full" (a commit survives a power cut) or "normal" (it
             survives a crash of the process).
     """

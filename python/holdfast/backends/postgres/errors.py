@@ -181,7 +181,7 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], Kind], ...] = tuple(
         ),
         (
             r"invalid (\w+ )?value|invalid port number|bad value for|"
-            "unrecognized configuration parameter",
+            "unrecognized configuration parameter|codec not available in Python",
             _IMPOSSIBLE,
         ),
         ("unsupported startup parameter|command-line options", _BETWEEN),

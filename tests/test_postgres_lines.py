@@ -1,0 +1,172 @@
+"""The line of a thread's changes on an event loop: each caller has its reply, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import holdfast
+import pytest
+from holdfast.backends.postgres.coalesce import ChangeLines
+from support.requests import anew, made, write
+
+
+class Store:
+    """Stores requests when it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[Sequence[Any]] = []
+        self.replies: asyncio.Queue[list[bytes] | Exception] = asyncio.Queue()
+        self.lines = ChangeLines(self.store)
+
+    async def store(self, requests: Sequence[Any]) -> list[bytes]:
+        self.sent.append(requests)
+        reply = await self.replies.get()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def send(self, request: Any) -> asyncio.Task[Any]:
+        return asyncio.ensure_future(self.lines.send(anew(request)))
+
+
+async def ticks(count: int = 20) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def store() -> Store:
+    return Store()
+
+
+async def outcomes(*tasks: asyncio.Task[Any]) -> list[Any]:
+    async with asyncio.timeout(5) if sys.version_info >= (3, 11) else _Forever():
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Forever:
+    async def __aenter__(self) -> None: ...
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+async def test_a_failure_of_the_store_is_that_of_all_in_the_line(store: Store) -> None:
+    """Each would wait for it as long again."""
+    tasks = [store.send(made(number=number)) for number in range(1, 5)]
+    await ticks()
+    late = store.send(made(number=9))
+    store.replies.put_nowait(holdfast.StoreUnavailable("down"))
+    assert [type(one) for one in await outcomes(*tasks)] == [holdfast.StoreUnavailable] * 4
+    assert len(store.sent) == 1
+    store.replies.put_nowait([])
+    assert await outcomes(late) == [[]], "it came later, and is tried"
+
+
+async def test_a_failure_of_the_store_ends_those_that_are_tried_apart(store: Store) -> None:
+    tasks = [store.send(write(idx=number)) for number in range(5)]
+    store.replies.put_nowait(ValueError("one of them"))
+    store.replies.put_nowait([])
+    store.replies.put_nowait(holdfast.StoreTimeout("silent"))
+    first, *others = await outcomes(*tasks)
+    assert first == []
+    assert [type(one) for one in others] == [holdfast.StoreTimeout] * 4
+    assert [len(requests) for requests in store.sent] == [5, 1, 1]
+
+
+async def test_a_leader_that_is_cancelled_before_its_first_step(store: Store) -> None:
+    """By code that cancels all tasks, and goes on."""
+    task = store.send(write(idx=1))
+    await asyncio.sleep(0)
+    for one in asyncio.all_tasks() - {asyncio.current_task()}:
+        one.cancel()
+    assert isinstance((await outcomes(task))[0], asyncio.CancelledError)
+    store.replies.put_nowait([])
+    assert await outcomes(store.send(write(idx=2))) == [[]]
+
+
+async def test_all_callers_leave_while_another_waits(store: Store) -> None:
+    first = store.send(made(number=1))
+    await ticks()
+    second = store.send(made(number=2))
+    await ticks()
+    first.cancel()
+    await ticks()
+    assert len(store.sent) == 2, "nobody waits for the first"
+    store.replies.put_nowait([])
+    done = await outcomes(first, second)
+    assert isinstance(done[0], asyncio.CancelledError)
+    assert done[1] == []
+
+
+async def test_one_of_several_callers_leaves(store: Store) -> None:
+    tasks = [store.send(write(idx=number)) for number in range(3)]
+    await ticks()
+    tasks[1].cancel()
+    await ticks()
+    store.replies.put_nowait([])
+    done = await outcomes(*tasks)
+    assert [done[0], done[2]] == [[], []]
+    assert isinstance(done[1], asyncio.CancelledError)
+    assert len(store.sent) == 1
+
+
+async def test_who_left_is_not_sent_apart(store: Store) -> None:
+    tasks = [store.send(write(idx=number)) for number in range(3)]
+    await ticks()
+    tasks[1].cancel()
+    await ticks()
+    store.replies.put_nowait([b"missing"])
+    for _ in range(2):
+        store.replies.put_nowait([])
+    await outcomes(*tasks)
+    assert [[one.writes[0].idx for one in requests] for requests in store.sent[1:]] == [[0], [2]]
+
+
+async def test_a_store_that_does_not_hear_of_the_cancellation(store: Store) -> None:
+    """As one that has its reply in the same moment: the line has one leader."""
+    first = store.send(write(idx=1))
+    await ticks()
+    second = store.send(write(idx=2))
+    await ticks()
+
+    heard = asyncio.Event()
+
+    async def deaf(requests: Sequence[Any]) -> list[bytes]:
+        store.sent.append(requests)
+        try:
+            await heard.wait()
+        except asyncio.CancelledError:
+            await heard.wait()
+        return []
+
+    store.lines._store = deaf
+    store.replies.put_nowait([])
+    assert await outcomes(first) == [[]]
+    await ticks()
+    second.cancel()
+    await ticks()
+    third = store.send(write(idx=3))
+    await ticks()
+    heard.set()
+    done = await outcomes(second, third)
+    assert isinstance(done[0], asyncio.CancelledError)
+    assert done[1] == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no eager tasks before Python 3.12")
+async def test_a_loop_whose_tasks_are_eager(store: Store) -> None:
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    store.replies.put_nowait([])
+    tasks = [store.send(write(idx=number)) for number in range(5)]
+    assert await outcomes(*tasks) == [[]] * 5
+    assert [len(requests) for requests in store.sent] == [5]
+
+
+async def test_nothing_is_left_of_lines_that_are_done(store: Store) -> None:
+    for number in range(20):
+        store.replies.put_nowait([])
+        assert await outcomes(store.send(write(f"t{number}"))) == [[]]
+    await ticks()
+    assert not store.lines._lines
