@@ -55,7 +55,9 @@ def _limited(replies: Generator[Any, Any, Any], seconds: float) -> Generator[Any
         wanted = next(replies)
         while True:
             ready = yield wanted
-            if not ready and time.monotonic() > deadline:
+            if ready:
+                deadline = time.monotonic() + seconds
+            elif time.monotonic() > deadline:
                 raise Silence(f"no reply within {seconds:g} s")
             wanted = replies.send(ready)
     except StopIteration as end:
