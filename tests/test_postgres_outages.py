@@ -21,7 +21,7 @@ import pytest
 from psycopg_pool import PoolTimeout
 from support.calls import Calls
 from support.make import checkpoint, checkpoint_id, config, version
-from support.postgres import backends_of, eye
+from support.postgres import backends_of, eye, settle
 from support.postgres_audit import audit
 from support.postgres_server import DURABLE, PostgresServer
 from support.postgres_wire import PostgresWire, Trip
@@ -378,6 +378,7 @@ async def test_a_server_with_fewer_connections_than_the_pool_would_have(mode: st
         for number in range(40):
             assert (await calls.must_get(config(f"t{number}"))).checkpoint == of(1)
         await calls.close()
+        await asyncio.to_thread(settle, server.url)
         mine = []
         with pytest.raises(psycopg.OperationalError, match="connection slots"):
             while True:

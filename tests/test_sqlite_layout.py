@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "db"
 
 
-@pytest.fixture(params=["format-1.db", "format-2.db"])
+@pytest.fixture(params=["format-1.db", "format-2-long-pages.db"])
 def old(request: pytest.FixtureRequest, path: Path) -> Path:
     shutil.copy(DATA / request.param, path)
     assert rows(path, "SELECT version FROM holdfast_layout") == [(1,)]
