@@ -3,6 +3,7 @@
 pub mod bytes;
 pub mod cache;
 pub mod chunk;
+pub mod compression;
 pub mod draft;
 pub mod key;
 pub mod manifest;

@@ -3,7 +3,7 @@
 When the format changes on purpose, raise its version in the core, then make the file of the
 new version and commit it beside the old ones, which must stay readable for ever:
 
-    cd tests && python -m support.golden data/format-2.db
+    cd tests && python -m support.golden data/format-3.db
 
 Where only the shape changes, which earlier versions of the core read as well (where trees are cut,
 what stands in a record), the format stays: keep the old file under another name, as

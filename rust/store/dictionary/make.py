@@ -1,16 +1,22 @@
-"""Makes the dictionary that objects of format 2 are compressed with: what messages, their dicts
-and checkpoints have in common, as LangGraph's serializer writes it. The rarest stands first: zstd
-refers to what is near in fewer bits.
+"""Makes the dictionary that objects of format 3 are compressed with: words, then what messages,
+their dicts and checkpoints have in common, as LangGraph's serializer writes it. The rarest stands
+first: zstd refers to what is near in fewer bits. In front are the frequencies that zstd counts when
+it compresses `samples.txt` with it.
 
-usage: python rust/store/dictionary/make.py > rust/store/dictionary/format-2
+usage: python rust/store/dictionary/make.py > rust/store/dictionary/format-3
 
-What is released stays as it is, whatever this makes with newer libraries: objects that were stored
-with it could not be read without it.
+Needs libzstd. What is released stays as it is, whatever this makes with newer libraries: objects
+that were stored with it could not be read without it. So does `format-2`, which has no words and no
+frequencies.
 """
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import sys
+import uuid
+from pathlib import Path
 from typing import Any
 
 from langchain_core.documents import Document
@@ -170,11 +176,58 @@ CHECKPOINTS: list[Any] = [
 ]
 
 
+HERE = Path(__file__).parent
+# Of zstd's format: between levels the strategy differs, and with it what is frequent.
+LEVEL, DICTIONARY_ID, LARGEST_HEADER = 3, 3, 1024
+
+
+class Parameters(ctypes.Structure):
+    """ZDICT_params_t of zdict.h."""
+
+    _fields_ = (
+        ("level", ctypes.c_int),
+        ("verbosity", ctypes.c_uint),
+        ("dictionary_id", ctypes.c_uint),
+    )
+
+
+def finalize(content: bytes, samples: list[bytes]) -> bytes:
+    """The dictionary of a content, with the frequencies of samples (ZDICT_finalizeDictionary)."""
+    zstd = ctypes.CDLL(ctypes.util.find_library("zstd"))
+    zstd.ZDICT_finalizeDictionary.restype = ctypes.c_size_t
+    size = ctypes.c_size_t
+    made = ctypes.create_string_buffer(len(content) + LARGEST_HEADER)
+    length = zstd.ZDICT_finalizeDictionary(
+        made,
+        size(len(made)),
+        content,
+        size(len(content)),
+        b"".join(samples),
+        (size * len(samples))(*map(len, samples)),
+        ctypes.c_uint(len(samples)),
+        Parameters(LEVEL, 0, DICTIONARY_ID),
+    )
+    if zstd.ZDICT_isError(size(length)):
+        raise RuntimeError("zstd made no dictionary")
+    return made.raw[:length]
+
+
 def main() -> None:
     """Write the dictionary."""
     dumps = JsonPlusSerializer().dumps_typed
+    words = " ".join((HERE / "words.txt").read_text("utf-8").splitlines())
     values = [*OTHERS, *(message.model_dump() for message in MESSAGES), *MESSAGES, *CHECKPOINTS]
-    sys.stdout.buffer.write(b"".join(dumps(value)[1] for value in values))
+    content = words.encode() + b"".join(dumps(value)[1] for value in values)
+    samples: list[bytes] = []
+    for number, text in enumerate((HERE / "samples.txt").read_text("utf-8").split("\n---\n")):
+        id = str(uuid.uuid5(uuid.NAMESPACE_URL, text))
+        made = (
+            HumanMessage(text, id=id),
+            AIMessage(text, id=id, response_metadata={"finish_reason": "stop"}),
+            ToolMessage(text, tool_call_id=f"call_{id[:24]}", name="search", id=id),
+        )[number % 3]
+        samples += (dumps(made)[1], dumps(made.model_dump())[1])
+    sys.stdout.buffer.write(finalize(content, samples))
 
 
 if __name__ == "__main__":
