@@ -207,6 +207,15 @@ def json(value: Any, longest: int) -> str | None:
     would be longer.
     """
 
+def bytea_array(items: list[bytes]) -> bytes:
+    """A list as `bytea[]` of Postgres, in the binary format of array_recv."""
+
+def text_array(items: list[str]) -> bytes:
+    """A list as `text[]`, in UTF-8. UnicodeEncodeError for a lone surrogate."""
+
+def int8_array(items: list[int]) -> bytes:
+    """A list as `bigint[]`. OverflowError for a number beyond 64 bits."""
+
 def level(start: bytes) -> int:
     """The level of a stored object, from its first two bytes; 0 for a leaf."""
 

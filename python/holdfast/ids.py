@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 # Of the Gregorian calendar, from which versions 1 and 6 count (RFC 9562, section 5.1), to 1970; in
 # units of 100 nanoseconds.
 _CALENDAR = 0x01B2_1DD2_1381_4000
 _PER_MILLISECOND = 10_000
+# Of a UUID: hexadecimal digits, and the bits that say which kind of UUID it is (section 4.1).
+_DIGITS = 32
+_VARIANT = 0b10
 
 
 def made(checkpoint_id: str) -> int:
     """When a checkpoint was made, in milliseconds since 1970; 0 where its id is not a UUID of
     version 6, which LangGraph makes, or 7 (RFC 9562, sections 5.6 and 5.7)."""
+    digits = checkpoint_id.replace("-", "")
+    # Not UUID(), which takes five times as long; every put asks twice.
+    if len(digits) != _DIGITS:
+        return 0
     try:
-        id = UUID(checkpoint_id)
+        number = int(digits, 16)
     except ValueError:
         return 0
-    if id.version == 6:
-        ticks = (id.int >> 80) << 12 | (id.int >> 64) & 0xFFF
+    if number >> 62 & 3 != _VARIANT:
+        return 0
+    version = number >> 76 & 0xF
+    if version == 6:
+        ticks = (number >> 80) << 12 | (number >> 64) & 0xFFF
         return max((ticks - _CALENDAR) // _PER_MILLISECOND, 0)
-    if id.version == 7:
-        return id.int >> 80
+    if version == 7:
+        return number >> 80
     return 0

@@ -1,5 +1,6 @@
 //! The extension module `holdfast._core`: the only place that knows Python.
 
+mod arrays;
 mod buffer;
 mod classes;
 mod codec;
@@ -30,6 +31,8 @@ use pyo3::prelude::*;
 // Nothing here was shown to be safe without the GIL yet.
 #[pymodule(gil_used = true)]
 mod _core {
+    #[pymodule_export]
+    use super::arrays::{bytea_array, int8_array, text_array};
     #[pymodule_export]
     use super::codec::Codec;
     #[pymodule_export]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -333,4 +333,4 @@ def _token(fence: Fence | None) -> str | None:
 def first_epoch() -> int:
     """Of a thread that begins."""
     # Not from zero: a mark made of an earlier thread of this id must not fit the next one.
-    return secrets.randbits(48)
+    return int.from_bytes(os.urandom(6), "big")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import struct
 from typing import Any
 
 import psycopg
 from psycopg import postgres
 from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
+
+from holdfast._core import bytea_array, int8_array, text_array
 
 # Text in Postgres holds neither NUL nor surrogates. Each is written as two characters that sort
 # where it sorts; so are the two characters that begin such a pair.
@@ -19,11 +20,9 @@ _WRITTEN = re.compile("[\x01\ud7ff](.)", re.DOTALL)
 _SURROGATES = 0xD800
 _FIRST = 2
 
-_HEAD = struct.Struct(">iiiii")
-_LENGTH = struct.Struct(">i")
-_NUMBER = struct.Struct(">iq")
-_BYTEA, _TEXT, _INT8 = (postgres.types[name].oid for name in ("bytea", "text", "int8"))
-
+# In the bytes of an array.
+_TYPE_AT = slice(8, 12)
+_TEXT = postgres.types["text"].oid
 
 def to_column(id: str) -> str:
     """An id as a column holds it. Order is kept, and ids without NUL, U+0001, U+D7FF and
@@ -63,10 +62,7 @@ class ByteArrays(list[bytes]):
 
     def dumped(self, encoding: str) -> bytes:
         """Its bytes, for a client of that encoding, in the binary format of array_recv."""
-        parts = [_HEAD.pack(1, 0, _BYTEA, len(self), 1)]
-        for one in self:
-            parts += (_LENGTH.pack(len(one)), one)
-        return b"".join(parts)
+        return bytea_array(self)
 
 
 class Texts(list[str]):
@@ -76,11 +72,12 @@ class Texts(list[str]):
 
     def dumped(self, encoding: str) -> bytes:
         """As of `ByteArrays`."""
-        parts = [_HEAD.pack(1, 0, _TEXT, len(self), 1)]
-        for one in self:
-            data = str.encode(one, encoding)
-            parts += (_LENGTH.pack(len(data)), data)
-        return b"".join(parts)
+        if encoding == "utf-8":
+            return text_array(self)
+        # The same but for the type.
+        array = bytearray(bytea_array([str.encode(one, encoding) for one in self]))
+        array[_TYPE_AT] = _TEXT.to_bytes(4, "big")
+        return bytes(array)
 
 
 class Numbers(list[int]):
@@ -90,9 +87,7 @@ class Numbers(list[int]):
 
     def dumped(self, encoding: str) -> bytes:
         """As of `ByteArrays`."""
-        parts = [_HEAD.pack(1, 0, _INT8, len(self), 1)]
-        parts += (_NUMBER.pack(_NUMBER.size - _LENGTH.size, one) for one in self)
-        return b"".join(parts)
+        return int8_array(self)
 
 
 def encoding_of(connection: Any) -> str:

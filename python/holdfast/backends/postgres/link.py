@@ -64,7 +64,7 @@ class Link:
         reply: asyncio.Future[list[Any]] = self._loop.create_future()
         self._reply = reply
         self._trip = self.session.trip(statements)
-        if self._timeout:
+        if self._timeout and self._timer is None:
             self._timer = self._loop.call_later(self._timeout, self._on_time)
         self._step(None)
         try:
@@ -120,9 +120,6 @@ class Link:
     def _end(self, reply: list[Any] | Exception) -> None:
         self._trip = None
         self._write(False)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         waiting, self._reply = self._reply, None
         if waiting is not None and not waiting.done():
             if isinstance(reply, Exception):
@@ -141,10 +138,15 @@ class Link:
             self.close()
 
     def _on_time(self) -> None:
+        # One timer for all trips: most end long before, and it is set anew no more than once in the
+        # time that it takes.
+        self._timer = None
+        if self._trip is None:
+            return
         left = self._heard + self._timeout - self._loop.time()
         if left > 0:
             self._timer = self._loop.call_later(left, self._on_time)
-        elif self._trip is not None:
+        else:
             self._trip.close()
             self.close()
             self._end(Silence(f"no reply within {self._timeout:g} s"))
@@ -156,4 +158,7 @@ class Link:
                 self._loop.remove_reader(self._socket)
                 self._write(False)
             self._socket = -1
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._pgconn.finish()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,7 +14,7 @@ OPERATION_ID_BYTES = 8
 
 def new_operation_id() -> bytes:
     """A random id for a mutation, under which the thread remembers that it was done."""
-    return secrets.token_bytes(OPERATION_ID_BYTES)
+    return os.urandom(OPERATION_ID_BYTES)
 
 
 TOMBSTONE_SECONDS = 86_400
