@@ -11,6 +11,7 @@ import holdfast
 import psycopg
 import pytest
 from holdfast import PostgresSaver
+from holdfast._core import unbundled
 from holdfast.backends import base
 from holdfast.backends.base import Fence, Predecessor, new_operation_id
 from holdfast.backends.postgres import Tables
@@ -464,18 +465,21 @@ def test_a_listing_reads_the_last_minutes_and_no_more(url: str, look: Connection
         assert [one.thread_id for one in more] == ["t25", "t26", "t27"]
 
 
-# --- from the layout before
+# --- from the layouts before
+
+BEFORE = range(1, Tables("old").layout)
 
 
-def old_tables(look: Connection) -> None:
-    """The tables as they were before, with what is in the present ones."""
+def old_tables(look: Connection, layout: int) -> None:
+    """The tables of an earlier layout, with what is in the present ones."""
     new, old = Tables("holdfast").names, Tables("old").names
     look.execute(f"CREATE TABLE {old['layout']} (version INTEGER NOT NULL)")
-    look.execute(f"INSERT INTO {old['layout']} VALUES (1)")
-    for statement in Tables("old").migrations[0]:
-        look.execute(statement)
-    for table in ("threads", "checkpoints", "writes", "blobs"):
-        columns = ", ".join(
+    look.execute(f"INSERT INTO {old['layout']} VALUES ({layout})")
+    for migration in Tables("old").migrations[:layout]:
+        for statement in migration:
+            look.execute(statement)
+    for table in ("threads", "checkpoints", "blobs"):
+        there = ", ".join(
             name
             for (name,) in look.execute(
                 "SELECT column_name::text FROM information_schema.columns WHERE table_name = %s",
@@ -483,14 +487,19 @@ def old_tables(look: Connection) -> None:
             )
         )
         look.execute(
-            f"INSERT INTO {old[table]} ({columns}) OVERRIDING SYSTEM VALUE "
-            f"SELECT {columns} FROM {new[table]}"
+            f"INSERT INTO {old[table]} ({there}) OVERRIDING SYSTEM VALUE "
+            f"SELECT {there} FROM {new[table]}"
         )
-        if table in ("threads", "writes"):
-            column = "key" if table == "threads" else "number"
+    look.execute(
+        "SELECT setval(pg_get_serial_sequence('old_threads', 'key'), max(key)) FROM old_threads"
+    )
+    # Each write had a row of its own, and the operation stood with the first one.
+    places = "thread, checkpoint_ns, checkpoint_id, task_id, operation, data"
+    for *place, operation, data in look.execute(f"SELECT {places} FROM {new['writes']}").fetchall():
+        for nth, (idx, stored) in enumerate(unbundled(data)):
             look.execute(
-                f"SELECT setval(pg_get_serial_sequence(%s, %s), max({column})) FROM {old[table]}",
-                [f"old_{table}", column],
+                f"INSERT INTO {old['writes']} ({places}, idx) VALUES (%s, %s, %s, %s, %s, %s, %s)",
+                [*place, None if nth else operation, stored, idx],
             )
 
 
@@ -511,8 +520,9 @@ def indexes(look: Connection, prefix: str) -> Any:
     return [one.replace(f"{prefix}_", "") for (one,) in found]
 
 
-def test_tables_of_the_layout_before_are_read_and_written_on(
-    server: PostgresServer, url: str, look: Connection
+@pytest.mark.parametrize("layout", BEFORE)
+def test_tables_of_the_layouts_before_are_read_and_written_on(
+    layout: int, server: PostgresServer, url: str, look: Connection
 ) -> None:
     threads = ["t", "u"]
     with holdfast.open(url) as saver:
@@ -521,7 +531,8 @@ def test_tables_of_the_layout_before_are_read_and_written_on(
             execute(made(thread))
             execute(made(thread, ns="sub"))
             execute(write(thread))
-        old_tables(look)
+            execute(write(thread, -1))
+        old_tables(look, layout)
         assert columns(look, "old") != columns(look, "holdfast")
         before = [state(execute, thread) for thread in threads]
         listed = execute(base.Threads(10))
@@ -536,6 +547,12 @@ def test_tables_of_the_layout_before_are_read_and_written_on(
         ]
         assert strip[0] == strip[1]
         assert indexes(look, "old") == indexes(look, "holdfast")
+        later = made(number=7).record
+        for idx in (0, -1, 1):
+            execute(write("t", idx, later))
+        (place, left), *_ = execute(base.WritesOf("t", [("", checkpoint_id(1))])).items()
+        assert place == ("", checkpoint_id(1))
+        assert [(one.idx, one.data == later) for one in left] == [(0, False), (-1, True), (1, True)]
         assert execute(child(2)) == []
         (first, _) = execute(base.Threads(10))
         assert (first.thread_id, first.created) == ("t", listed[1].created)
@@ -546,11 +563,12 @@ def test_tables_of_the_layout_before_are_read_and_written_on(
     assert audit(look, f"{server.url}?table=old").keys() == {"t"}
 
 
-def test_who_may_not_migrate_is_told_who_may(server: PostgresServer, look: Connection) -> None:
-    look.execute("CREATE TABLE old_layout (version INTEGER NOT NULL)")
-    look.execute("INSERT INTO old_layout VALUES (1)")
-    for statement in Tables("old").migrations[0]:
-        look.execute(statement)
+def test_who_may_not_migrate_is_told_who_may(
+    server: PostgresServer, url: str, look: Connection
+) -> None:
+    with holdfast.open(url) as saver:
+        saver.setup()
+    old_tables(look, 1)
     look.execute("DO $$ BEGIN CREATE ROLE guest LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
     look.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO guest")
     look.execute("GRANT USAGE ON SCHEMA public TO guest")

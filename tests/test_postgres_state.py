@@ -69,7 +69,6 @@ def test_a_checkpoint_is_shown(saver: holdfast.Saver, conn: Connection, url: str
     assert first["state"] == {
         "channel_values": values,
         "channel_versions": dict.fromkeys(values, 1),
-        "updated_channels": [*values],
     }
     assert first["metadata"] == {"source": "loop", "step": 1}
     assert (first["parent_id"], first["next_node"]) == (None, None)
@@ -89,8 +88,7 @@ def test_only_what_was_updated_is_said_to_be(
     made = checkpoint(2, {"a": 1, "b": 3}, {"a": version(1), "b": version(12)})
     saver.put(config("t", "", checkpoint_id(1)), made, {}, {"b": version(12)})
     state = row(conn, url, 2)["state"]
-    assert state["updated_channels"] == ["b"]
-    assert state["channel_versions"] == {"a": 1, "b": 12}
+    assert state["channel_versions"] == {"b": 12}
     assert state["channel_values"] == {"a": 1, "b": 3}
 
 
@@ -155,7 +153,7 @@ def test_what_was_updated_is_shown_before_the_others(
     saver.put(config("t", "", checkpoint_id(1)), made, {}, dict.fromkeys(new, version(1)))
     state = row(conn, url, 2)["state"]
     assert state["channel_values"] == new
-    assert set(state["updated_channels"]) == set(new)
+    assert state["channel_versions"] == dict.fromkeys(new, 1)
 
 
 # --- what cannot be shown
@@ -240,10 +238,7 @@ def test_a_checkpoint_without_anything(saver: holdfast.Saver, conn: Connection, 
     made = empty_checkpoint()
     saver.put(config(), made, {}, {})
     found = row(conn, url, made["id"])
-    assert found["state"] == {
-        **{"channel_values": {}, "channel_versions": {}},
-        "updated_channels": [],
-    }
+    assert found["state"] == {"channel_values": {}, "channel_versions": {}}
     assert (found["metadata"], found["next_node"]) == ({}, None)
 
 

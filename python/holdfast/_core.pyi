@@ -207,6 +207,15 @@ def json(value: Any, longest: int) -> str | None:
     would be longer.
     """
 
+def bundled(writes: list[tuple[int, bytes]]) -> list[bytes]:
+    """Pending writes, each with its index, as few objects as hold them, in their order.
+
+    An object begins with what its writes refer to, as every stored object.
+    """
+
+def unbundled(bytes: bytes) -> list[tuple[int, bytes]]:
+    """The writes of one of these, as they were. IntegrityError where the bytes are damaged."""
+
 def bytea_array(items: list[bytes]) -> bytes:
     """A list as `bytea[]` of Postgres, in the binary format of array_recv."""
 

@@ -11,6 +11,7 @@ use super::draft::{Draft, Placed};
 use super::error::{caught, guarded};
 use super::reader::{to_id, Reader, Record};
 use super::text::{to_bytes, to_text};
+use crate::store::bundle;
 use crate::store::cache::{Cache, Memo, Scope};
 use crate::store::chunk::{self, Compression};
 use crate::store::draft;
@@ -382,6 +383,28 @@ pub fn references<'py>(py: Python<'py>, stored: &[u8]) -> PyResult<(u8, Vec<Refe
 #[pyfunction]
 pub fn level(start: &[u8]) -> PyResult<u8> {
     Ok(chunk::level(start)?)
+}
+
+/// Pending writes, each with its index, as few objects as hold them.
+#[pyfunction]
+pub fn bundled<'py>(
+    py: Python<'py>,
+    writes: Vec<(i32, PyBackedBytes)>,
+) -> Vec<Bound<'py, PyBytes>> {
+    bundle::bundled(writes.iter().map(|(index, stored)| (*index, &stored[..])))
+        .iter()
+        .map(|bytes| PyBytes::new(py, bytes))
+        .collect()
+}
+
+/// What `bundled` was given.
+#[pyfunction]
+pub fn unbundled<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Vec<(i32, Bound<'py, PyBytes>)>> {
+    let writes = bundle::unbundled(bytes)?;
+    Ok(writes
+        .iter()
+        .map(|(index, stored)| (*index, PyBytes::new(py, stored)))
+        .collect())
 }
 
 /// Leaves of a channel's value, for the next comparison.

@@ -36,7 +36,7 @@ mod _core {
     #[pymodule_export]
     use super::codec::Codec;
     #[pymodule_export]
-    use super::core::{level, references, Core};
+    use super::core::{bundled, level, references, unbundled, Core};
     #[pymodule_export]
     use super::draft::Draft;
     #[pymodule_export]

@@ -42,6 +42,8 @@ pub const LEAF: u8 = 0;
 pub const MANIFEST: u8 = 0x40;
 /// Level given to records and pending writes, which are found by key and have no id.
 pub const KEYED: u8 = 0xff;
+/// Level given to several pending writes in one object (`bundle.rs`).
+pub const BUNDLE: u8 = 0xfe;
 
 /// BLAKE3 of the level and the plain bytes, cut to 16 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,6 +119,19 @@ fn put_references(out: &mut Vec<u8>, level: u8, references: &[Ref]) {
         out.push(reference.level);
         out.extend_from_slice(&reference.id.0);
     }
+}
+
+/// What stands in front of an object that refers to others and says nothing else of itself.
+pub fn front(level: u8, references: &[Ref]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(front_length(references.len()) + 64);
+    out.push(FORMAT << 4 | REFERENCES);
+    put_references(&mut out, level, references);
+    out
+}
+
+/// The bytes up to the end of what an object refers to.
+pub fn front_length(references: usize) -> usize {
+    4 + references * Ref::LEN
 }
 
 /// The bytes to store for an object.

@@ -20,8 +20,6 @@ _LONGEST_UPDATED = 5 << 10
 _SHORT_STATE = 1 << 10
 _LONGEST_LIST = 1 << 10
 _LONGEST_METADATA = 8 << 10
-# Above, only the versions of channels that were updated are shown.
-_MANY_CHANNELS = 16
 
 
 def summary(
@@ -38,17 +36,15 @@ def summary(
     seen: Mapping[str, Any] = checkpoint.get("versions_seen") or {}
     due = ", ".join(due_nodes(values, versions, seen))
     return Summary(
-        state=_state(values, versions, new_versions),
+        state=_state(values, new_versions),
         next_node=due if due and json(due, _LONGEST_LIST) is not None else None,
         metadata=json(dict(metadata), _LONGEST_METADATA),
     )
 
 
-def _state(
-    values: Mapping[str, Any], versions: Mapping[str, Any], new_versions: Mapping[str, Any]
-) -> str | None:
-    """`channel_values` that JSON holds faithfully, those that were updated first;
-    `channel_versions`, of which LangGraph's are cut to the number in front; `updated_channels`."""
+def _state(values: Mapping[str, Any], new_versions: Mapping[str, Any]) -> str:
+    """`channel_values` that JSON holds faithfully, those that were updated first; and
+    `channel_versions` of what was updated, of which LangGraph's are cut to the number in front."""
     shown: list[str] = []
     size = 0
     # A trigger's value says nothing, and next_node says what it triggers.
@@ -62,12 +58,8 @@ def _state(
                 shown.append(entry)
                 # JSONB is shown with a space behind each of these.
                 size += len(entry.encode()) + entry.count(",") + entry.count(":")
-    listed = versions if len(versions) <= _MANY_CHANNELS else new_versions
-    return (
-        f'{{"channel_values":{{{",".join(shown)}}},'
-        f'"channel_versions":{_or({name: _short(v) for name, v in listed.items()}, "{}")},'
-        f'"updated_channels":{_or(list(new_versions), "[]")}}}'
-    )
+    updates = json({name: _short(one) for name, one in new_versions.items()}, _LONGEST_LIST)
+    return f'{{"channel_values":{{{",".join(shown)}}},"channel_versions":{updates or "{}"}}}'
 
 
 def _entry(channel: str, value: Any, longest: int) -> str | None:
@@ -76,10 +68,6 @@ def _entry(channel: str, value: Any, longest: int) -> str | None:
     name = json(channel, longest)
     text = json(value, longest)
     return None if name is None or text is None else f"{name}:{text}"
-
-
-def _or(value: Any, otherwise: str) -> str:
-    return json(value, _LONGEST_LIST) or otherwise
 
 
 def _short(version: Any) -> Any:

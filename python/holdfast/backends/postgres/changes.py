@@ -20,6 +20,7 @@ from holdfast.backends.base import (
 )
 from holdfast.backends.last_records import LastRecords
 from holdfast.backends.postgres.columns import ByteArrays, Numbers, Texts, from_column, to_column
+from holdfast.backends.postgres.pending import rows_of
 from holdfast.backends.postgres.statements import (
     REFUSED,
     Changing,
@@ -289,19 +290,18 @@ def _of_checkpoint(commit: Commit) -> tuple[Any, ...]:
 
 def _of_writes(requests: Sequence[Write]) -> tuple[Any, ...]:
     """The values `WRITE`."""
-    entries = [
-        (request, write, b"" if nth else request.operation)
+    rows = [
+        (request, task_id, data, b"" if nth else request.operation)
         for request in requests
-        for nth, write in enumerate(request.writes)
+        for nth, (task_id, data) in enumerate(rows_of(request.writes))
     ]
     return (
-        Texts(to_column(request.checkpoint_ns) for request, _, _ in entries),
-        Texts(to_column(request.checkpoint_id) for request, _, _ in entries),
-        Numbers(request.made for request, _, _ in entries),
-        Texts(to_column(write.task_id) for _, write, _ in entries),
-        Numbers(write.idx for _, write, _ in entries),
-        ByteArrays([write.data for _, write, _ in entries]),
-        ByteArrays([operation for _, _, operation in entries]),
+        Texts(to_column(request.checkpoint_ns) for request, _, _, _ in rows),
+        Texts(to_column(request.checkpoint_id) for request, _, _, _ in rows),
+        Numbers(request.made for request, _, _, _ in rows),
+        Texts(to_column(task_id) for _, task_id, _, _ in rows),
+        ByteArrays([data for _, _, data, _ in rows]),
+        ByteArrays([operation for _, _, _, operation in rows]),
     )
 
 

@@ -24,6 +24,7 @@ _FIRST = 2
 _TYPE_AT = slice(8, 12)
 _TEXT = postgres.types["text"].oid
 
+
 def to_column(id: str) -> str:
     """An id as a column holds it. Order is kept, and ids without NUL, U+0001, U+D7FF and
     surrogates stay what they are."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from holdfast._core import json, level, references
 from holdfast.backends.base import (
@@ -17,16 +17,14 @@ from holdfast.backends.base import (
     Page,
     Row,
     RunThreads,
-    StoredWrite,
     WritesOf,
 )
 from holdfast.backends.last_records import LastRecords
 from holdfast.backends.postgres.columns import ByteArrays, Texts, from_column, to_column
+from holdfast.backends.postgres.pending import Entry, folded
 from holdfast.backends.postgres.statements import Statement, Statements, Trips
 
 Reply = Trips[Any]
-Entry: TypeAlias = "tuple[int, str, int, bytes]"
-"""Of the log of pending writes: number, task, index, write."""
 _LONGEST_FILTER = 1024
 # Whether the thread of a checkpoint has not expired: of the one that is asked for, of each of a few
 # checkpoints, and of all.
@@ -224,16 +222,6 @@ class Reads:
             Statement(self._statements.touch, (to_column(thread_id), self._ttl)),
             statement,
         ]
-
-
-def folded(log: Sequence[Entry]) -> list[StoredWrite]:
-    """The pending writes that a log leaves: of a regular index the first one, of a special
-    (negative) one the last."""
-    writes: dict[tuple[str, int], bytes] = {}
-    for _, task_id, idx, data in sorted(log):
-        if idx < 0 or (task_id, idx) not in writes:
-            writes[task_id, idx] = data
-    return [StoredWrite(from_column(task_id), idx, data) for (task_id, idx), data in writes.items()]
 
 
 def _conditions(request: Page) -> tuple[str, list[Any]]:

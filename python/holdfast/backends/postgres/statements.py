@@ -72,12 +72,11 @@ WRITE = (
     "write_checkpoints",
     "made",
     "tasks",
-    "indexes",
     "writes",
     "write_operations",
 )
-"""In change.sql, of pending writes: arrays. When the checkpoints were made; with the first write of
-each call its operation, with the others nothing."""
+"""In change.sql, of pending writes: arrays, with a place for each row. When the checkpoints were
+made; with the first row of each call its operation, with the others nothing."""
 
 REFUSED = "refused"
 """The reply of a statement that refused."""

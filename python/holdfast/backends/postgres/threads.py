@@ -19,7 +19,7 @@ from holdfast.backends.base import (
 )
 from holdfast.backends.postgres.changes import first_epoch
 from holdfast.backends.postgres.columns import from_column, to_column
-from holdfast.backends.postgres.reads import Entry, folded
+from holdfast.backends.postgres.pending import Entry, folded
 from holdfast.backends.postgres.statements import Statement, Statements, Trips
 
 Reply = Trips[Any]
@@ -118,7 +118,16 @@ class Threads:
 
     def _weigh(self, request: Weigh) -> Trips[tuple[int, int]]:
         (rows,) = yield [Statement(self._statements.weigh, (to_column(request.thread_id),))]
-        checkpoints, size = rows[0]
+        checkpoints = size = 0
+        logs: dict[tuple[str, str], list[Entry]] = {}
+        for ns, id, number, task_id, idx, data, *counted in rows:
+            if data is None:
+                checkpoints += counted[0]
+                size += counted[1]
+            else:
+                logs.setdefault((ns, id), []).append((number, task_id, idx, data))
+        # Of the log what is read of it.
+        size += sum(len(one.data) for log in logs.values() for one in folded(log))
         return checkpoints, size
 
 

@@ -5,15 +5,15 @@
 -- else is looked at. A chunk that must be there is then looked for by an insertion that finds it in
 -- its way, because an insertion sees what is stored at that moment, not what was stored when the
 -- statement began. One that is inserted was missing: the last line fails, and all is undone.
--- Pending writes are a log, numbered in the order of the lock: nothing is replaced. The operation of a
--- call stands with the first of its writes.
+-- Pending writes are a log, numbered in the order of the lock: nothing is replaced. Those of a call are
+-- one row, or a few; its operation stands with the first.
 WITH
 -- IF write
 entry AS (
     SELECT * FROM unnest($write_namespaces::text[], $write_checkpoints::text[], $made::bigint[],
-        $tasks::text[], $indexes::bigint[], $writes::bytea[], $write_operations::bytea[])
+        $tasks::text[], $writes::bytea[], $write_operations::bytea[])
         WITH ORDINALITY
-        AS e (checkpoint_ns, checkpoint_id, made, task_id, idx, data, operation, place)
+        AS e (checkpoint_ns, checkpoint_id, made, task_id, data, operation, place)
 ),
 -- END
 predecessor AS (
@@ -80,8 +80,8 @@ predecessor AS (
 -- END
 -- IF write
 ), pending AS (
-    INSERT INTO {writes} (thread, checkpoint_ns, checkpoint_id, task_id, idx, operation, data)
-    SELECT key, checkpoint_ns, checkpoint_id, task_id, idx::integer, nullif(operation, ''), data
+    INSERT INTO {writes} (thread, checkpoint_ns, checkpoint_id, task_id, operation, data)
+    SELECT key, checkpoint_ns, checkpoint_id, task_id, nullif(operation, ''), data
     FROM thread, entry ORDER BY place
 -- END
 )

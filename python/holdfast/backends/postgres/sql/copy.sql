@@ -23,8 +23,8 @@ WITH source AS (
     WHERE w.thread = source.key AND NOT EXISTS (
         SELECT FROM {writes} AS h
         WHERE h.thread = target.key AND h.checkpoint_id = w.checkpoint_id
-            AND h.checkpoint_ns = w.checkpoint_ns AND h.task_id = w.task_id AND h.idx = w.idx
-            AND h.data = w.data)
+            AND h.checkpoint_ns = w.checkpoint_ns AND h.task_id = w.task_id
+            AND h.idx IS NOT DISTINCT FROM w.idx AND h.data = w.data)
     ORDER BY number
 ), checkpoints AS (
     INSERT INTO {checkpoints} (thread_id, checkpoint_ns, checkpoint_id, parent_id, record,

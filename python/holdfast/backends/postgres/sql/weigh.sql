@@ -1,19 +1,14 @@
--- How many checkpoints a thread has, and the bytes of all that is stored of it; of its log of pending
--- writes those that are read.
+-- How many checkpoints a thread has, the bytes of its records and chunks, and its pending writes.
 -- $1 thread
-SELECT sum(checkpoints)::bigint, sum(bytes)::bigint
-FROM (
-    SELECT count(*), coalesce(sum(octet_length(record)), 0)
-    FROM {checkpoints} WHERE thread_id = $1
-    UNION ALL
-    SELECT 0, coalesce(sum(octet_length(data)), 0)
-    FROM (
-        SELECT DISTINCT ON (checkpoint_ns, checkpoint_id, task_id, idx) data
-        FROM {writes} WHERE thread = (SELECT key FROM {threads} WHERE thread_id = $1)
-        ORDER BY checkpoint_ns, checkpoint_id, task_id, idx,
-            CASE WHEN idx < 0 THEN -number ELSE number END
-    ) AS pending
-    UNION ALL
-    SELECT 0, coalesce(sum(octet_length(data)), 0)
-    FROM {blobs} WHERE thread = (SELECT key FROM {threads} WHERE thread_id = $1)
-) AS part (checkpoints, bytes)
+WITH thread AS (
+    SELECT key FROM {threads} WHERE thread_id = $1
+)
+SELECT NULL AS checkpoint_ns, NULL AS checkpoint_id, NULL::bigint AS number, NULL AS task_id,
+    NULL::integer AS idx, NULL::bytea AS data, count(*), coalesce(sum(octet_length(record)), 0)::bigint
+FROM {checkpoints} WHERE thread_id = $1
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, 0, coalesce(sum(octet_length(data)), 0)::bigint
+FROM {blobs} WHERE thread = (SELECT key FROM thread)
+UNION ALL
+SELECT checkpoint_ns, checkpoint_id, number, task_id, idx, data, 0, 0
+FROM {writes} WHERE thread = (SELECT key FROM thread)

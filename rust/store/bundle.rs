@@ -1,0 +1,207 @@
+//! The pending writes of one call as one object, for a store where a row of its own costs each of them
+//! more than what it holds.
+//!
+//! What any of them refers to stands in front once, as in every stored object (`chunk.rs`), so that a
+//! store follows it in the same way:
+//!
+//! ```text
+//! u8   format version << 4 | 4
+//! u8   BUNDLE, u16 BE count, count × (u8 level, 16 bytes id)
+//! then for each write:
+//!   varint  index, zigzag
+//!   u8      first byte of its envelope, or 0
+//!   if not 0:  varint count, count × varint (place in the list)
+//!   field   what follows the references in its envelope; after 0 its bytes as they are
+//! ```
+//!
+//! Nothing is checked here but bounds: each write has a checksum of its own.
+
+use std::collections::HashMap;
+
+use super::bytes::{put_field, put_varint, Input};
+use super::chunk::{self, Ref, BUNDLE, KEYED};
+use crate::error::{Error, Result};
+
+/// References of one bundle, and bytes at which another one begins.
+const MOST_REFERENCES: usize = u16::MAX as usize;
+const LARGE: usize = 16 << 20;
+const AS_IT_IS: u8 = 0;
+
+#[derive(Default)]
+struct Bundle {
+    list: Vec<Ref>,
+    places: HashMap<Ref, u64>,
+    payload: Vec<u8>,
+}
+
+impl Bundle {
+    fn put(&mut self, index: i32, stored: &[u8]) {
+        put_varint(&mut self.payload, zigzag(index));
+        let envelope = chunk::references(stored).ok();
+        let Some((_, references)) = envelope.filter(|(level, _)| *level == KEYED) else {
+            self.payload.push(AS_IT_IS);
+            return put_field(&mut self.payload, stored);
+        };
+        self.payload.push(stored[0]);
+        put_varint(&mut self.payload, references.len() as u64);
+        for reference in &references {
+            let next = self.list.len() as u64;
+            let place = *self.places.entry(*reference).or_insert_with(|| {
+                self.list.push(*reference);
+                next
+            });
+            put_varint(&mut self.payload, place);
+        }
+        let head = chunk::front_length(references.len());
+        put_field(&mut self.payload, &stored[head..]);
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        let mut out = chunk::front(BUNDLE, &self.list);
+        out.extend_from_slice(&self.payload);
+        out
+    }
+}
+
+/// Writes, each with its index, as few bundles as hold them; in their order.
+pub fn bundled<'a>(writes: impl IntoIterator<Item = (i32, &'a [u8])>) -> Vec<Vec<u8>> {
+    let mut done = Vec::new();
+    let mut bundle = Bundle::default();
+    for (index, stored) in writes {
+        let references = chunk::references(stored).map_or(0, |(_, list)| list.len());
+        let is_full = bundle.list.len() + references > MOST_REFERENCES
+            || bundle.payload.len() + stored.len() > LARGE;
+        if is_full && !bundle.payload.is_empty() {
+            done.push(std::mem::take(&mut bundle).into_bytes());
+        }
+        bundle.put(index, stored);
+    }
+    if !bundle.payload.is_empty() {
+        done.push(bundle.into_bytes());
+    }
+    done
+}
+
+/// The writes of a bundle, each with its index, as they were.
+pub fn unbundled(bytes: &[u8]) -> Result<Vec<(i32, Vec<u8>)>> {
+    let (level, list) = chunk::references(bytes)?;
+    if level != BUNDLE {
+        return Err(Error::corrupt("the bytes are no pending writes"));
+    }
+    let mut input = Input::new(&bytes[chunk::front_length(list.len())..]);
+    let mut writes = Vec::new();
+    while !input.is_empty() {
+        let index = unzigzag(input.varint()?)?;
+        let first = input.byte()?;
+        if first == AS_IT_IS {
+            writes.push((index, input.field()?.to_vec()));
+            continue;
+        }
+        let references = (0..input.count()?)
+            .map(|_| {
+                let place = usize::try_from(input.varint()?).ok();
+                place
+                    .and_then(|place| list.get(place))
+                    .copied()
+                    .ok_or_else(|| Error::corrupt("a reference is not listed"))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut stored = chunk::front(KEYED, &references);
+        stored[0] = first;
+        stored.extend_from_slice(input.field()?);
+        writes.push((index, stored));
+    }
+    Ok(writes)
+}
+
+fn zigzag(index: i32) -> u64 {
+    let index = i64::from(index);
+    ((index << 1) ^ (index >> 63)) as u64
+}
+
+fn unzigzag(n: u64) -> Result<i32> {
+    let index = (n >> 1) as i64 ^ -((n & 1) as i64);
+    i32::try_from(index).map_err(|_| Error::corrupt("an index is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chunk::{seal, Compression, Id, LEAF};
+    use super::*;
+
+    fn refs(ids: impl IntoIterator<Item = u32>) -> Vec<Ref> {
+        ids.into_iter()
+            .map(|n| {
+                let mut id = [0; 16];
+                id[..4].copy_from_slice(&n.to_be_bytes());
+                Ref {
+                    level: (n % 3) as u8,
+                    id: Id(id),
+                }
+            })
+            .collect()
+    }
+
+    fn write(ids: impl IntoIterator<Item = u32>, payload: &[u8]) -> Vec<u8> {
+        seal(KEYED, &refs(ids), payload, Compression::Zstd).unwrap()
+    }
+
+    fn all(bundles: &[Vec<u8>]) -> Vec<(i32, Vec<u8>)> {
+        bundles
+            .iter()
+            .flat_map(|bytes| unbundled(bytes).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn writes_come_back_as_they_were() {
+        let writes = vec![
+            (0, write([1, 2], b"channel")),
+            (-4, write([2, 1, 3], &[7; 500])),
+            (i32::MAX, write([], b"")),
+            (i32::MIN, write([3], b"again")),
+            (1, b"no envelope".to_vec()),
+            (2, Vec::new()),
+            (3, seal(LEAF, &[], b"a leaf", Compression::None).unwrap()),
+        ];
+        let bundles = bundled(writes.iter().map(|(index, stored)| (*index, &stored[..])));
+        assert_eq!(bundles.len(), 1);
+        assert_eq!(all(&bundles), writes);
+    }
+
+    #[test]
+    fn what_they_refer_to_stands_in_front_once() {
+        let writes = [write([1, 2], b"one"), write([2, 3], b"other")];
+        let bundles = bundled(writes.iter().map(|stored| (0, &stored[..])));
+        let (level, list) = chunk::references(&bundles[0]).unwrap();
+        assert_eq!((level, list), (BUNDLE, refs([1, 2, 3])));
+        assert!(bundles[0].len() < writes.concat().len());
+    }
+
+    #[test]
+    fn more_references_than_a_list_has_take_another_bundle() {
+        let writes: Vec<_> = (0..3)
+            .map(|n| (n, write((0..40_000).map(|m| n as u32 * 40_000 + m), b"")))
+            .collect();
+        let bundles = bundled(writes.iter().map(|(index, stored)| (*index, &stored[..])));
+        assert_eq!(bundles.len(), 3);
+        assert_eq!(all(&bundles), writes);
+        assert!(bundled([]).is_empty());
+    }
+
+    #[test]
+    fn damaged_bytes_are_errors() {
+        let stored = write([1, 2], b"channel");
+        let bytes = &bundled([(5, &stored[..])])[0];
+        for short in 0..bytes.len() {
+            let found = unbundled(&bytes[..short]);
+            assert!(found.is_err() || found.unwrap().is_empty(), "{short}");
+        }
+        assert!(unbundled(&stored).is_err());
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0xff;
+            let _ = unbundled(&changed);
+        }
+    }
+}
