@@ -3,9 +3,9 @@
 -- lease: {leased_until}
 -- $3 seconds until the thread expires or null
 epoch = t.epoch + 1,
-(updated_at, updated_minute) = (
-    SELECT at, floor(date_part('epoch', at) / 60)::integer FROM clock_timestamp() AS at),
+(updated_at, updated_minute, expires_at) = (
+    SELECT at, floor(date_part('epoch', at) / 60)::integer,
+        CASE WHEN NOT t.is_persistent THEN at + $3::float8 * interval '1 second' END
+    FROM clock_timestamp() AS at),
 created_at = coalesce(t.created_at, clock_timestamp()),
-expires_at = CASE WHEN NOT t.is_persistent
-    THEN clock_timestamp() + $3::float8 * interval '1 second' END,
 lease_until = {leased_until}
