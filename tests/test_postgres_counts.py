@@ -123,8 +123,13 @@ async def test_setting_up(counted: Counted, mode: str) -> None:
     another = Calls(holdfast.open(counted.url), mode)
     await another.setup()
     found = counted.take()
-    # Whether there is a layout, and which one; where there is none, it is made between.
-    assert (found, made) == (2, 1 + 1 + 2)
+    # Whether there is a layout, and which one; where there is none, it is made between. Then
+    # statements are made ready, which is not for those who did not ask.
+    assert (found, made) == (2 + 1, 1 + 1 + 2 + 1)
+    others = Calls(holdfast.open(counted.url), mode)
+    await others.get_tuple(config("nobody"))
+    assert counted.take() == 2 + 1
+    await others.close()
     for _ in range(2):
         await another.get_tuple(config("nobody"))
         assert counted.take() == 1, "prepared and run at once"

@@ -18,7 +18,7 @@ from holdfast.backends.postgres.clients import Clients
 from holdfast.backends.postgres.coalesce import Change, ChangeLines
 from holdfast.backends.postgres.errors import is_lost, kind_of, raised
 from holdfast.backends.postgres.reads import Reads
-from holdfast.backends.postgres.setup import set_up
+from holdfast.backends.postgres.setup import make_ready, set_up
 from holdfast.backends.postgres.statements import Refusable, Statement, Statements
 from holdfast.backends.postgres.tables import Tables
 from holdfast.backends.postgres.threads import Threads
@@ -44,7 +44,7 @@ class PostgresBackend(RemoteBackend):
         self._free = {"lost": clients.size + 1}
         self._figures = clients.stats
         self.tables = Tables(options.table)
-        statements = Statements(self.tables, self._keep)
+        statements = self._statements = Statements(self.tables, self._keep)
         last = LastRecords()
         self._changes = Changes(statements, last, options.ttl)
         self._answers = {
@@ -59,21 +59,29 @@ class PostgresBackend(RemoteBackend):
         )
 
     def setup(self) -> None:
+        self._set_up()
+        drive(self._made(make_ready(self._statements.of_a_superstep), None), self._io)
+
+    async def asetup(self) -> None:
+        await self._aset_up()
+        await adrive(self._made(make_ready(self._statements.of_a_superstep), None), self._aio)
+
+    def _set_up(self) -> None:
         drive(self._made(set_up(self.tables, self._clients.where), None), self._io)
         self._is_set_up = True
 
-    async def asetup(self) -> None:
+    async def _aset_up(self) -> None:
         await adrive(self._made(set_up(self.tables, self._clients.where), None), self._aio)
         self._is_set_up = True
 
     def execute(self, request: Request) -> Any:
         if not self._is_set_up:
-            self.setup()
+            self._set_up()
         return drive(self._made(self._answers[type(request)](request), request), self._io)
 
     async def aexecute(self, request: Request) -> Any:
         if not self._is_set_up:
-            await self.asetup()
+            await self._aset_up()
         if isinstance(request, (Commit, Write)):
             return await self._line().send(request)
         return await adrive(self._made(self._answers[type(request)](request), request), self._aio)

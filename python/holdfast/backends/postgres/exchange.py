@@ -14,12 +14,16 @@ from psycopg.errors import DivisionByZero
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from holdfast.backends.postgres.statements import REFUSED, Refusable, Statement
+from holdfast.backends.postgres.statements import REFUSED, Prepared, Refusable, Statement
 
 
 def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[Any]:
-    """The rows that each statement gives: all of them one transaction, within that of the
-    connection if it is in one."""
+    """The rows that each statement gives that is run: all of them one transaction, within that of
+    the connection if it is in one."""
+    # Which statements such a connection keeps, psycopg decides.
+    statements = [one for one in statements if not isinstance(one, Prepared)]
+    if not statements:
+        return []
     try:
         if is_idle(connection):
             return _run(connection, statements)
@@ -35,6 +39,9 @@ async def aexchange(
     connection: psycopg.AsyncConnection[Any], statements: Sequence[Statement]
 ) -> list[Any]:
     """As `exchange`."""
+    statements = [one for one in statements if not isinstance(one, Prepared)]
+    if not statements:
+        return []
     try:
         if is_idle(connection):
             return await _arun(connection, statements)

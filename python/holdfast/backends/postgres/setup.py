@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from holdfast.backends.postgres.statements import Statement, Trips
+from collections.abc import Sequence
+
+from holdfast.backends.postgres.statements import Prepared, Statement, Trips
 from holdfast.backends.postgres.tables import Tables, quoted
 from holdfast.errors import FormatTooNew
 
@@ -23,6 +25,12 @@ def set_up(tables: Tables, where: str) -> Trips[None]:
             f"Postgres, {where}: tables of layout {found}, this version of holdfast reads up to "
             f"{tables.layout}. Upgrade holdfast to use them."
         )
+
+
+def make_ready(statements: Sequence[bytes]) -> Trips[None]:
+    """Have a connection know statements before they are used: their first use is then twice as
+    fast."""
+    yield [Prepared(sql) for sql in statements]
 
 
 def _layout(tables: Tables) -> Trips[int]:

@@ -41,6 +41,11 @@ class Refusable(Statement):
     and what it does is seen by a statement that begins when it has ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared(Statement):
+    """A statement that is only made ready, where the connection keeps it. It has no reply."""
+
+
 Changing: TypeAlias = dict[tuple[bool, bool], bytes]
 """A statement that changes a thread, by whether that is under a fence, and whether the thread has
 begun anew after a deletion, so that it looks for what the change follows. They are four because
@@ -130,6 +135,12 @@ class Statements:
         self.lease = self._named("lease")
         self.prolong = self._named("prolong")
         self.weigh = self._named("weigh")
+
+    @property
+    def of_a_superstep(self) -> Sequence[bytes]:
+        """What each run of a graph sends, in most cases."""
+        commits = (self.write, self.commit, self.commit_with_writes)
+        return [self.head, *(variants[False, False] for variants in commits)]
 
     def _named(self, name: str) -> bytes:
         return self.filled(_SQL[name])

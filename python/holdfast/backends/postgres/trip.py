@@ -19,7 +19,7 @@ from psycopg.pq import ConnStatus, ExecStatus, Format, PipelineStatus, Transacti
 from psycopg.waiting import Ready, Wait
 
 from holdfast.backends.postgres.columns import ByteArrays, Numbers, Texts, encoding_of
-from holdfast.backends.postgres.statements import REFUSED, Refusable, Statement
+from holdfast.backends.postgres.statements import REFUSED, Prepared, Refusable, Statement
 
 _logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Session:
         )
 
     def trip(self, statements: Sequence[Statement]) -> Waits:
-        """Run statements as one transaction; the rows that each gives, as a list."""
+        """Run statements as one transaction; the rows that each gives that is run, as a list."""
         prepares = self._preparing.is_on
         failed, results = yield from self._run(statements, prepares)
         if failed is not None and prepares:
@@ -112,17 +112,23 @@ class Session:
     def _run(self, statements: Sequence[Statement], prepares: bool) -> Waits:
         """The first failure, or None and the result of each statement."""
         pgconn = self._pgconn
-        dumped = [_dumped(statement.values, self._encoding) for statement in statements]
         names = self._unprepared(statements) if prepares else {}
-        if len(statements) == 1 and not names:
-            self._send(statements[0], *dumped[0], prepares)
+        sent = [
+            (statement, *_dumped(statement.values, self._encoding))
+            for statement in statements
+            if not isinstance(statement, Prepared)
+        ]
+        if not sent and not names:
+            return None, []
+        if len(sent) == 1 and not names:
+            self._send(*sent[0], prepares)
             results = yield from self._replies(is_pipelined=False)
             return _failure(results), results
         pgconn.enter_pipeline_mode()
         for name, sql in names.items():
             pgconn.send_prepare(name, sql)
-        for statement, values in zip(statements, dumped, strict=True):
-            self._send(statement, *values, prepares)
+        for one in sent:
+            self._send(*one, prepares)
         pgconn.pipeline_sync()
         results = yield from self._replies(is_pipelined=True)
         if pgconn.status == ConnStatus.OK:
