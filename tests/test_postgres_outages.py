@@ -321,7 +321,7 @@ async def test_a_connection_that_was_silent_is_not_used_again(filled: Trouble, m
         assert (await calls.must_get(config("kept"))).checkpoint == of(3)
         # It ends as soon as it finds that nobody listens.
         while pids & {one["pid"] for one in backends_of(filled.conn)}:
-            await asyncio.sleep(0.001)
+            await asyncio.to_thread(time.sleep, 0.001)
     await calls.close()
 
 

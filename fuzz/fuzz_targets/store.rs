@@ -3,7 +3,10 @@
 
 #![no_main]
 
-use _core::store::chunk::{level, open, references, seal, Compression, Id, Ref, KEYED, LEAF};
+use _core::store::bundle::{bundled, unbundled};
+use _core::store::chunk::{
+    front, level, open, put_checksum, references, seal, Compression, Id, Ref, BUNDLE, KEYED, LEAF,
+};
 use _core::store::manifest::manifest_leaf;
 use _core::store::record::Record;
 use _core::store::tree::children;
@@ -24,6 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = references(bytes);
     let _ = Record::open(bytes);
     let _ = Write::open(bytes);
+    let _ = unbundled(bytes);
     if let Ok(object) = open(bytes) {
         let _ = manifest_leaf(&object);
         let _ = children(object.level, &object.references, &object.payload);
@@ -48,6 +52,19 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let named = some_references(count);
     let _ = children(height, &named, payload);
+
+    let mut bundle = front(BUNDLE, &named);
+    bundle.extend_from_slice(payload);
+    put_checksum(&mut bundle);
+    if let Ok(writes) = unbundled(&bundle) {
+        // What was read is written, and read again, as the same writes.
+        let again = bundled(writes.iter().map(|(index, stored)| (*index, &stored[..])));
+        let again: Vec<_> = again
+            .iter()
+            .flat_map(|bytes| unbundled(bytes).expect("what was read can be stored"))
+            .collect();
+        assert_eq!(again, writes);
+    }
     for level in [KEYED, LEAF] {
         let Ok(stored) = seal(level, &named, payload, Compression::None) else {
             continue;

@@ -12,8 +12,9 @@ _VARIANT = 0b10
 
 
 def made(checkpoint_id: str) -> int:
-    """When a checkpoint was made, in milliseconds since 1970; 0 where its id is not a UUID of
-    version 6, which LangGraph makes, or 7 (RFC 9562, sections 5.6 and 5.7)."""
+    """When a checkpoint was made, in milliseconds since 1970; 0 where its id is not a UUID, written
+    as LangGraph writes it, of version 6, which LangGraph makes, or 7 (RFC 9562, sections 5.6 and
+    5.7)."""
     digits = checkpoint_id.replace("-", "")
     # Not UUID(), which takes five times as long; every put asks twice.
     if len(digits) != _DIGITS:

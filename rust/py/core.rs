@@ -390,17 +390,19 @@ pub fn level(start: &[u8]) -> PyResult<u8> {
 pub fn bundled<'py>(
     py: Python<'py>,
     writes: Vec<(i32, PyBackedBytes)>,
-) -> Vec<Bound<'py, PyBytes>> {
-    bundle::bundled(writes.iter().map(|(index, stored)| (*index, &stored[..])))
+) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+    let writes = writes.iter().map(|(index, stored)| (*index, &stored[..]));
+    let bundles = caught(|| Ok(bundle::bundled(writes)))?;
+    Ok(bundles
         .iter()
         .map(|bytes| PyBytes::new(py, bytes))
-        .collect()
+        .collect())
 }
 
 /// What `bundled` was given.
 #[pyfunction]
 pub fn unbundled<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Vec<(i32, Bound<'py, PyBytes>)>> {
-    let writes = bundle::unbundled(bytes)?;
+    let writes = caught(|| Ok(bundle::unbundled(bytes)?))?;
     Ok(writes
         .iter()
         .map(|(index, stored)| (*index, PyBytes::new(py, stored)))

@@ -5,16 +5,15 @@
 //! store follows it in the same way:
 //!
 //! ```text
-//! u8   format version << 4 | 4
+//! u8   format version << 4 | 4 | 8
 //! u8   BUNDLE, u16 BE count, count × (u8 level, 16 bytes id)
 //! then for each write:
 //!   varint  index, zigzag
 //!   u8      first byte of its envelope, or 0
 //!   if not 0:  varint count, count × varint (place in the list)
-//!   field   what follows the references in its envelope; after 0 its bytes as they are
+//!   field   of its envelope what is between references and checksum; after 0 its bytes as they are
+//! 8 bytes BLAKE3 of all before
 //! ```
-//!
-//! Nothing is checked here but bounds: each write has a checksum of its own.
 
 use std::collections::HashMap;
 
@@ -38,7 +37,10 @@ impl Bundle {
     fn put(&mut self, index: i32, stored: &[u8]) {
         put_varint(&mut self.payload, zigzag(index));
         let envelope = chunk::references(stored).ok();
-        let Some((_, references)) = envelope.filter(|(level, _)| *level == KEYED) else {
+        let envelope = envelope
+            .filter(|(level, _)| *level == KEYED)
+            .zip(chunk::checked(stored));
+        let Some(((_, references), checked)) = envelope else {
             self.payload.push(AS_IT_IS);
             return put_field(&mut self.payload, stored);
         };
@@ -52,13 +54,16 @@ impl Bundle {
             });
             put_varint(&mut self.payload, place);
         }
-        let head = chunk::front_length(references.len());
-        put_field(&mut self.payload, &stored[head..]);
+        put_field(
+            &mut self.payload,
+            &checked[chunk::front_length(references.len())..],
+        );
     }
 
     fn into_bytes(self) -> Vec<u8> {
         let mut out = chunk::front(BUNDLE, &self.list);
         out.extend_from_slice(&self.payload);
+        chunk::put_checksum(&mut out);
         out
     }
 }
@@ -88,7 +93,9 @@ pub fn unbundled(bytes: &[u8]) -> Result<Vec<(i32, Vec<u8>)>> {
     if level != BUNDLE {
         return Err(Error::corrupt("the bytes are no pending writes"));
     }
-    let mut input = Input::new(&bytes[chunk::front_length(list.len())..]);
+    let payload = chunk::checked(bytes).and_then(|b| b.get(chunk::front_length(list.len())..));
+    let payload = payload.ok_or_else(|| Error::corrupt("the checksum differs"))?;
+    let mut input = Input::new(payload);
     let mut writes = Vec::new();
     while !input.is_empty() {
         let index = unzigzag(input.varint()?)?;
@@ -109,6 +116,7 @@ pub fn unbundled(bytes: &[u8]) -> Result<Vec<(i32, Vec<u8>)>> {
         let mut stored = chunk::front(KEYED, &references);
         stored[0] = first;
         stored.extend_from_slice(input.field()?);
+        chunk::put_checksum(&mut stored);
         writes.push((index, stored));
     }
     Ok(writes)
@@ -190,18 +198,47 @@ mod tests {
     }
 
     #[test]
-    fn damaged_bytes_are_errors() {
+    fn a_write_that_is_damaged_already_stays_so() {
+        let mut stored = write([1, 2], b"channel");
+        *stored.last_mut().unwrap() ^= 1;
+        let bundles = bundled([(0, &stored[..])]);
+        assert_eq!(all(&bundles), [(0, stored)]);
+    }
+
+    #[test]
+    fn damage_is_noticed() {
         let stored = write([1, 2], b"channel");
-        let bytes = &bundled([(5, &stored[..])])[0];
+        let bytes = &bundled([(5, &stored[..]), (-1, &stored[..])])[0];
         for short in 0..bytes.len() {
-            let found = unbundled(&bytes[..short]);
-            assert!(found.is_err() || found.unwrap().is_empty(), "{short}");
+            assert!(unbundled(&bytes[..short]).is_err(), "{short}");
+        }
+        for at in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[at / 8] ^= 1 << (at % 8);
+            assert!(unbundled(&changed).is_err(), "{at}");
         }
         assert!(unbundled(&stored).is_err());
-        for at in 0..bytes.len() {
-            let mut changed = bytes.clone();
-            changed[at] ^= 0xff;
-            let _ = unbundled(&changed);
+    }
+
+    #[test]
+    fn lies_in_what_is_signed_are_errors() {
+        let stored = write([1], b"");
+        let signed = |payload: &[u8]| {
+            let mut bytes = chunk::front(BUNDLE, &refs([1]));
+            bytes.extend_from_slice(payload);
+            chunk::put_checksum(&mut bytes);
+            bytes
+        };
+        assert_eq!(unbundled(&signed(&[])).unwrap(), []);
+        for payload in [
+            &[0][..],
+            &[0, stored[0]],
+            &[0, stored[0], 1, 1, 0],
+            &[0, stored[0], 200, 0],
+            &[0, AS_IT_IS, 5, 1],
+            &[0xff, 0xff, 0xff, 0xff, 0x7f, AS_IT_IS, 0],
+        ] {
+            assert!(unbundled(&signed(payload)).is_err(), "{payload:?}");
         }
     }
 }

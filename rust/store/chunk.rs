@@ -121,10 +121,10 @@ fn put_references(out: &mut Vec<u8>, level: u8, references: &[Ref]) {
     }
 }
 
-/// What stands in front of an object that refers to others and says nothing else of itself.
+/// What stands in front of an object that has a checksum, and is not compressed as a whole.
 pub fn front(level: u8, references: &[Ref]) -> Vec<u8> {
     let mut out = Vec::with_capacity(front_length(references.len()) + 64);
-    out.push(FORMAT << 4 | REFERENCES);
+    out.push(FORMAT << 4 | REFERENCES | CHECKSUM);
     put_references(&mut out, level, references);
     out
 }
@@ -163,9 +163,7 @@ pub fn seal(
         )));
     }
     let packed = match compression {
-        Compression::Zstd => {
-            compress(payload, level == LEAF).filter(|(p, _)| p.len() + 3 < payload.len())
-        }
+        Compression::Zstd => compress(payload).filter(|(p, _)| p.len() + 3 < payload.len()),
         Compression::None => None,
     };
     let body = packed.as_ref().map_or(payload, |(frame, _)| frame);
@@ -191,10 +189,20 @@ pub fn seal(
     }
     out.extend_from_slice(body);
     if level == KEYED {
-        let sum = blake3::hash(&out);
-        out.extend_from_slice(&sum.as_bytes()[..CHECKSUM_LEN]);
+        put_checksum(&mut out);
     }
     Ok(out)
+}
+
+pub fn put_checksum(out: &mut Vec<u8>) {
+    let sum = blake3::hash(out);
+    out.extend_from_slice(&sum.as_bytes()[..CHECKSUM_LEN]);
+}
+
+/// What stands in front of the checksum at the end of bytes; None where it is another one's.
+pub fn checked(stored: &[u8]) -> Option<&[u8]> {
+    let (checked, sum) = stored.split_at_checked(stored.len().checked_sub(CHECKSUM_LEN)?)?;
+    (sum == &blake3::hash(checked).as_bytes()[..CHECKSUM_LEN]).then_some(checked)
 }
 
 /// What stands in front of a payload.
@@ -294,8 +302,7 @@ pub fn open(stored: &[u8]) -> Result<Object<'_>> {
         let Some(split) = body.len().checked_sub(CHECKSUM_LEN) else {
             return Err(Error::corrupt("bytes end too early"));
         };
-        let sum = blake3::hash(&stored[..stored.len() - CHECKSUM_LEN]);
-        if body[split..] != sum.as_bytes()[..CHECKSUM_LEN] {
+        if checked(stored).is_none() {
             return Err(Error::corrupt("the checksum differs"));
         }
         body = &body[..split];

@@ -68,7 +68,8 @@ def collect_garbage(core: Core, thread_id: str) -> Steps[Collected]:
 
 def garbage_beside(thread_id: str, stored: Iterable[bytes]) -> Steps[int]:
     """Bytes of the chunks that would be garbage if these records and writes were all there are."""
-    front = {reference for data in stored for reference in references(data)[1]}
+    with reading(thread_id, "*", "*"):
+        front = {reference for data in stored for reference in references(data)[1]}
     alive = yield from _reached(thread_id, front)
     if alive is None:
         return 0

@@ -7,7 +7,7 @@ from itertools import groupby
 from operator import attrgetter, itemgetter
 from typing import TypeAlias
 
-from holdfast._core import bundled, unbundled
+from holdfast._core import FormatError, IntegrityError, bundled, unbundled
 from holdfast.backends.base import StoredWrite
 from holdfast.backends.postgres.columns import from_column
 
@@ -24,10 +24,18 @@ def rows_of(writes: Sequence[StoredWrite]) -> Iterator[tuple[str, bytes]]:
 
 def folded(log: Sequence[Entry]) -> list[StoredWrite]:
     """The pending writes that a log leaves: of a regular index the first one, of a special
-    (negative) one the last."""
+    (negative) one the last. A row that is damaged stands as one write behind them: whoever wants to
+    read that finds out, who only counts goes on."""
     writes: dict[tuple[str, int], bytes] = {}
+    unread: list[StoredWrite] = []
     for _, task_id, index, stored in sorted(log, key=itemgetter(0)):
-        for idx, data in unbundled(stored) if index is None else ((index, stored),):
+        try:
+            found = unbundled(stored) if index is None else [(index, stored)]
+        except (IntegrityError, FormatError):
+            unread.append(StoredWrite(from_column(task_id), 0, stored))
+            continue
+        for idx, data in found:
             if idx < 0 or (task_id, idx) not in writes:
                 writes[task_id, idx] = data
-    return [StoredWrite(from_column(task_id), idx, data) for (task_id, idx), data in writes.items()]
+    read = [StoredWrite(from_column(task_id), idx, data) for (task_id, idx), data in writes.items()]
+    return read + unread

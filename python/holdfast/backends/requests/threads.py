@@ -116,6 +116,6 @@ class Visit:
 @dataclass(frozen=True, slots=True)
 class Weigh:
     """Count a thread, also an expired one → `(checkpoints, bytes)`: its checkpoints, and the
-    bytes of its records, pending writes and chunks as they are stored, without names."""
+    bytes of its records, pending writes and chunks as the store gives them, without names."""
 
     thread_id: str
