@@ -16,6 +16,7 @@ use crate::store::cache::{Cache, Memo, Scope};
 use crate::store::chunk::{self, Compression};
 use crate::store::draft;
 use crate::store::manifest::{plan_manifest, Entry};
+use crate::store::recent::Recent;
 use crate::store::record;
 use crate::store::tree::Pages;
 use crate::store::value::{Value, INLINE, INLINE_HEAD};
@@ -25,6 +26,7 @@ use crate::store::writes;
 /// What a saver's drafts and reads have in common.
 pub struct Shared {
     cache: Mutex<Cache>,
+    recent: Mutex<Recent>,
     pub compression: Compression,
 }
 
@@ -32,6 +34,11 @@ impl Shared {
     /// The cache holds hints alone, so one left by a panic is still good.
     pub fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So is what was sealed.
+    pub fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,7 +130,11 @@ impl Core {
         };
         let cache = Mutex::new(Cache::new(cache_bytes));
         Ok(Self {
-            shared: Arc::new(Shared { cache, compression }),
+            shared: Arc::new(Shared {
+                cache,
+                recent: Mutex::default(),
+                compression,
+            }),
         })
     }
 

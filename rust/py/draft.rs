@@ -21,12 +21,22 @@ use crate::store::tree::Pages;
 type Place = (Scope, Vec<u8>, Vec<u8>);
 type Plan = draft::Draft<PyBackedBytes>;
 
-fn seal_all(plan: &Plan, shipment: &Shipment, shared: &Shared) -> Result<Vec<(Id, Vec<u8>)>> {
-    shipment
-        .chunks
-        .iter()
-        .map(|id| Ok((*id, plan.seal(*id, shared.compression)?)))
-        .collect()
+fn seal_all(
+    plan: &Plan,
+    shipment: &Shipment,
+    shared: &Shared,
+    scope: Scope,
+) -> Result<Vec<(Id, Vec<u8>)>> {
+    let seal = |id: &Id| {
+        let known = shared.recent().get(scope, *id).map(<[u8]>::to_vec);
+        if let Some(sealed) = known {
+            return Ok((*id, sealed));
+        }
+        let sealed = plan.seal(*id, shared.compression)?;
+        shared.recent().keep(scope, *id, &sealed);
+        Ok((*id, sealed))
+    };
+    shipment.chunks.iter().map(seal).collect()
 }
 
 /// The record of a draft, to be remembered once it is stored.
@@ -70,7 +80,7 @@ impl Draft {
             let mut cache = shared.cache();
             plan.ship(&roots, |id| cache.chunk(scope, id).is_some(), &absent)
         };
-        let chunks = seal_all(&plan, &shipment, &shared)?;
+        let chunks = seal_all(&plan, &shipment, &shared, scope)?;
         let state = Mutex::new(State {
             plan,
             shipment,
@@ -159,7 +169,7 @@ impl Draft {
             let frontier: HashSet<Id> = state.shipment.frontier.iter().copied().collect();
             let stored = |id| frontier.contains(&id);
             state.shipment = state.plan.ship(&self.roots, stored, &state.absent);
-            state.chunks = seal_all(&state.plan, &state.shipment, &self.shared)?;
+            state.chunks = seal_all(&state.plan, &state.shipment, &self.shared, self.scope)?;
             Ok(unknown)
         })?;
         Ok(unknown.iter().map(|id| PyBytes::new(py, &id.0)).collect())

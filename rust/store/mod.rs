@@ -10,6 +10,7 @@ pub mod key;
 pub mod manifest;
 pub mod pieces;
 pub mod reader;
+pub mod recent;
 pub mod record;
 pub mod tree;
 pub mod value;
