@@ -20,10 +20,15 @@ __all__ = [
     "Reader",
     "Record",
     "Write",
+    "bundled",
+    "bytea_array",
     "escape",
+    "int8_array",
     "json",
     "level",
     "references",
+    "text_array",
+    "unbundled",
     "unescape",
 ]
 

@@ -91,9 +91,9 @@ end
 
 -- Add to `front` the pages that the envelope at `at` refers to and `known` lacks.
 local function add_pages(stored, at, known, front)
-  local first = string.byte(stored, at)
-  local format = bit.rshift(first or 0, 4)
-  if format < 1 or format > 2 or bit.band(first, 4) == 0 then
+  local first = string.byte(stored, at) or 0
+  -- All formats, from 1 in the upper half of the byte on, have what they refer to in front.
+  if first < 16 or bit.band(first, 4) == 0 then
     return
   end
   local high, low = string.byte(stored, at + 2, at + 3)
