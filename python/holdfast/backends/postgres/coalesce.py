@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from holdfast.backends.base import Commit, Missing, Write
 from holdfast.errors import StoreFull, StoreTimeout, StoreUnavailable, for_another
@@ -25,6 +24,17 @@ Change: TypeAlias = "Commit | Write"
 _Call: TypeAlias = "tuple[Change, asyncio.Future[Missing]]"
 
 
+class _Leader(asyncio.Task[None]):
+    """A task that tells whether it was cancelled already, as all are when the loop ends: a second
+    time would keep it from having the server stop. Python 3.10 does not tell."""
+
+    is_cancelling = False
+
+    def cancel(self, msg: Any = None) -> bool:
+        self.is_cancelling = True
+        return super().cancel(msg)
+
+
 @dataclass(slots=True)
 class _Line:
     """The changes of one thread, which its leader works off.
@@ -37,7 +47,7 @@ class _Line:
 
     waiting: list[_Call] = field(default_factory=list)
     under_way: list[_Call] = field(default_factory=list)
-    leader: asyncio.Task[None] | None = None
+    leader: _Leader | None = None
 
 
 class ChangeLines:
@@ -78,12 +88,12 @@ class ChangeLines:
 
     def _begin(self, thread_id: str, line: _Line) -> None:
         # Not of the loop's factory, which may be eager: who comes in the same tick is to join.
-        leader = asyncio.Task(self._lead(line))
+        leader = _Leader(self._lead(line))
         line.leader = leader
         # Not in the leader itself, which may be cancelled before its first step.
         leader.add_done_callback(lambda _: self._end(thread_id, line, leader))
 
-    def _end(self, thread_id: str, line: _Line, leader: asyncio.Task[None]) -> None:
+    def _end(self, thread_id: str, line: _Line, leader: _Leader) -> None:
         if line.leader is leader:
             line.leader = None
             del self._lines[thread_id]
@@ -91,7 +101,7 @@ class ChangeLines:
             for _, future in (*line.under_way, *line.waiting):
                 future.cancel()
 
-    def _leave(self, thread_id: str, line: _Line) -> asyncio.Task[None] | None:
+    def _leave(self, thread_id: str, line: _Line) -> _Leader | None:
         """Give up what is under way where nobody waits for it; the task that does so."""
         leader = line.leader
         if leader is None or not line.under_way or not all(_is_over(one) for one in line.under_way):
@@ -102,7 +112,7 @@ class ChangeLines:
         else:
             line.leader = None
             del self._lines[thread_id]
-        if not _is_cancelling(leader):
+        if not leader.is_cancelling:
             leader.cancel()
         return leader
 
@@ -151,12 +161,6 @@ class ChangeLines:
                 _fail(calls[at:], failure)
                 return failure
         return None
-
-
-def _is_cancelling(task: asyncio.Task[None]) -> bool:
-    """Whether a task was cancelled already, as all are when the loop ends: a second time would keep
-    it from having the server stop. Python 3.10 does not tell."""
-    return sys.version_info >= (3, 11) and task.cancelling() > 0
 
 
 def _is_over(call: _Call) -> bool:

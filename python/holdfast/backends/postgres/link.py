@@ -20,6 +20,9 @@ _logger = logging.getLogger(__name__)
 
 # Seconds that a cancelled caller waits for the server to be told, and again for it to stop.
 _STOPPING = 5.0
+# Seconds after which the server is told again: what comes while it reads the next message of a trip,
+# as between the parsing of a statement and its execution, it ignores.
+_AGAIN = 0.05
 
 
 class Link:
@@ -79,8 +82,10 @@ class Link:
         ended: asyncio.Future[list[Any]] = self._loop.create_future()
         self._reply = ended
         try:
-            await self.session.connection.cancel_safe(timeout=_STOPPING)
-            await asyncio.wait([ended], timeout=_STOPPING)
+            deadline = self._loop.time() + _STOPPING
+            while not ended.done() and self._loop.time() < deadline:
+                await self.session.connection.cancel_safe(timeout=_STOPPING)
+                await asyncio.wait([ended], timeout=_AGAIN)
         except psycopg.Error as error:
             _logger.warning("Postgres: a call that was cancelled cannot be stopped: %s", error)
         finally:
