@@ -20,8 +20,8 @@ _logger = logging.getLogger(__name__)
 
 # Seconds that a cancelled caller waits for the server to be told, and again for it to stop.
 _STOPPING = 5.0
-# Seconds after which the server is told again: what comes while it reads the next message of a trip,
-# as between the parsing of a statement and its execution, it ignores.
+# Seconds after which the server is told again: it ignores what comes while it reads the next
+# message of a trip, as between the parsing of a statement and its execution.
 _AGAIN = 0.05
 
 
