@@ -5,9 +5,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
 
 /// Object ids of the types, the same in every database (pg_type.dat).
-const BYTEA: u32 = 17;
-const INT8: u32 = 20;
-const TEXT: u32 = 25;
+const BYTEA: i32 = 17;
+const INT8: i32 = 20;
+const TEXT: i32 = 25;
 
 /// The array of a list of bytes, `bytea[]`.
 #[pyfunction]
@@ -38,7 +38,7 @@ pub fn int8_array<'py>(items: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyByte
 
 fn array<'py>(
     items: &Bound<'py, PyList>,
-    kind: u32,
+    kind: i32,
     mut write: impl FnMut(&Bound<'py, PyAny>, &mut Vec<u8>) -> PyResult<()>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let mut out = Vec::with_capacity(20 + 24 * items.len());
@@ -58,9 +58,7 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) -> PyResult<()> {
     Ok(())
 }
 
-fn length(length: usize) -> PyResult<u32> {
-    u32::try_from(length)
-        .ok()
-        .filter(|length| i32::try_from(*length).is_ok())
-        .ok_or_else(|| PyOverflowError::new_err("an array of Postgres has less than 2 GiB"))
+fn length(length: usize) -> PyResult<i32> {
+    i32::try_from(length)
+        .map_err(|_| PyOverflowError::new_err("an array of Postgres has less than 2 GiB"))
 }

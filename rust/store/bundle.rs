@@ -15,10 +15,9 @@
 //! 8 bytes BLAKE3 of all before
 //! ```
 
-use std::collections::HashMap;
-
-use super::bytes::{put_field, put_varint, Input};
-use super::chunk::{self, Ref, BUNDLE, KEYED};
+use super::bytes::{put_field, put_signed, put_varint, Input};
+use super::chunk::{self, BUNDLE, KEYED};
+use super::value::{take_reference, References};
 use crate::error::{Error, Result};
 
 /// References of one bundle, and bytes at which another one begins.
@@ -28,40 +27,13 @@ const AS_IT_IS: u8 = 0;
 
 #[derive(Default)]
 struct Bundle {
-    list: Vec<Ref>,
-    places: HashMap<Ref, u64>,
+    references: References,
     payload: Vec<u8>,
 }
 
 impl Bundle {
-    fn put(&mut self, index: i32, stored: &[u8]) {
-        put_varint(&mut self.payload, zigzag(index));
-        let envelope = chunk::references(stored).ok();
-        let envelope = envelope
-            .filter(|(level, _)| *level == KEYED)
-            .zip(chunk::checked(stored));
-        let Some(((_, references), checked)) = envelope else {
-            self.payload.push(AS_IT_IS);
-            return put_field(&mut self.payload, stored);
-        };
-        self.payload.push(stored[0]);
-        put_varint(&mut self.payload, references.len() as u64);
-        for reference in &references {
-            let next = self.list.len() as u64;
-            let place = *self.places.entry(*reference).or_insert_with(|| {
-                self.list.push(*reference);
-                next
-            });
-            put_varint(&mut self.payload, place);
-        }
-        put_field(
-            &mut self.payload,
-            &checked[chunk::front_length(references.len())..],
-        );
-    }
-
     fn into_bytes(self) -> Vec<u8> {
-        let mut out = chunk::front(BUNDLE, &self.list);
+        let mut out = chunk::front(BUNDLE, self.references.list());
         out.extend_from_slice(&self.payload);
         chunk::put_checksum(&mut out);
         out
@@ -73,13 +45,32 @@ pub fn bundled<'a>(writes: impl IntoIterator<Item = (i32, &'a [u8])>) -> Vec<Vec
     let mut done = Vec::new();
     let mut bundle = Bundle::default();
     for (index, stored) in writes {
-        let references = chunk::references(stored).map_or(0, |(_, list)| list.len());
-        let is_full = bundle.list.len() + references > MOST_REFERENCES
+        let envelope = chunk::references(stored).ok();
+        let envelope = envelope
+            .filter(|(level, _)| *level == KEYED)
+            .zip(chunk::checked(stored));
+        let more = envelope.as_ref().map_or(0, |((_, list), _)| list.len());
+        let is_full = bundle.references.list().len() + more > MOST_REFERENCES
             || bundle.payload.len() + stored.len() > LARGE;
         if is_full && !bundle.payload.is_empty() {
             done.push(std::mem::take(&mut bundle).into_bytes());
         }
-        bundle.put(index, stored);
+        let Bundle {
+            references,
+            payload,
+        } = &mut bundle;
+        put_signed(payload, index.into());
+        let Some(((_, list), checked)) = envelope else {
+            payload.push(AS_IT_IS);
+            put_field(payload, stored);
+            continue;
+        };
+        payload.push(stored[0]);
+        put_varint(payload, list.len() as u64);
+        for reference in &list {
+            references.put(payload, *reference);
+        }
+        put_field(payload, &checked[chunk::front_length(list.len())..]);
     }
     if !bundle.payload.is_empty() {
         done.push(bundle.into_bytes());
@@ -98,20 +89,15 @@ pub fn unbundled(bytes: &[u8]) -> Result<Vec<(i32, Vec<u8>)>> {
     let mut input = Input::new(payload);
     let mut writes = Vec::new();
     while !input.is_empty() {
-        let index = unzigzag(input.varint()?)?;
+        let index =
+            i32::try_from(input.signed()?).map_err(|_| Error::corrupt("an index is too large"))?;
         let first = input.byte()?;
         if first == AS_IT_IS {
             writes.push((index, input.field()?.to_vec()));
             continue;
         }
         let references = (0..input.count()?)
-            .map(|_| {
-                let place = usize::try_from(input.varint()?).ok();
-                place
-                    .and_then(|place| list.get(place))
-                    .copied()
-                    .ok_or_else(|| Error::corrupt("a reference is not listed"))
-            })
+            .map(|_| take_reference(&mut input, &list))
             .collect::<Result<Vec<_>>>()?;
         let mut stored = chunk::front(KEYED, &references);
         stored[0] = first;
@@ -122,19 +108,9 @@ pub fn unbundled(bytes: &[u8]) -> Result<Vec<(i32, Vec<u8>)>> {
     Ok(writes)
 }
 
-fn zigzag(index: i32) -> u64 {
-    let index = i64::from(index);
-    ((index << 1) ^ (index >> 63)) as u64
-}
-
-fn unzigzag(n: u64) -> Result<i32> {
-    let index = (n >> 1) as i64 ^ -((n & 1) as i64);
-    i32::try_from(index).map_err(|_| Error::corrupt("an index is too large"))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::chunk::{seal, Compression, Id, LEAF};
+    use super::super::chunk::{seal, Compression, Id, Ref, LEAF};
     use super::*;
 
     fn refs(ids: impl IntoIterator<Item = u32>) -> Vec<Ref> {

@@ -11,6 +11,11 @@ pub fn put_varint(out: &mut Vec<u8>, mut n: u64) {
     out.push(n as u8);
 }
 
+/// Append `n` in LEB128, zigzag, so that small negative numbers stay short.
+pub fn put_signed(out: &mut Vec<u8>, n: i64) {
+    put_varint(out, ((n << 1) ^ (n >> 63)) as u64);
+}
+
 /// Append the length of `field`, then `field`.
 pub fn put_field(out: &mut Vec<u8>, field: &[u8]) {
     put_varint(out, field.len() as u64);
@@ -64,6 +69,11 @@ impl<'a> Input<'a> {
         Err(Error::corrupt("an integer is too long"))
     }
 
+    pub fn signed(&mut self) -> Result<i64> {
+        let n = self.varint()?;
+        Ok((n >> 1) as i64 ^ -((n & 1) as i64))
+    }
+
     /// A count of things of which each takes at least a byte of what is left.
     pub fn count(&mut self) -> Result<usize> {
         let n = self.varint()?;
@@ -91,6 +101,16 @@ mod tests {
             let mut input = Input::new(&out);
             assert_eq!(input.varint(), Ok(n));
             assert!(input.is_empty());
+        }
+    }
+
+    #[test]
+    fn signed_integers_round_trip() {
+        for n in [0, -1, 1, -64, 64, i64::MIN, i64::MAX] {
+            let mut out = Vec::new();
+            put_signed(&mut out, n);
+            assert_eq!(Input::new(&out).signed(), Ok(n));
+            assert!(n.abs_diff(0) > 63 || out.len() == 1);
         }
     }
 

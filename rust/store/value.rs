@@ -77,17 +77,23 @@ pub fn put_spans(out: &mut Vec<u8>, spans: &[Span], references: &mut References)
     }
 }
 
+/// A reference that `References::put` wrote.
+pub fn take_reference(input: &mut Input, references: &[Ref]) -> Result<Ref> {
+    usize::try_from(input.varint()?)
+        .ok()
+        .and_then(|at| references.get(at))
+        .copied()
+        .ok_or_else(|| Error::corrupt("a reference is not listed"))
+}
+
 pub fn take_spans(input: &mut Input, references: &[Ref], base: u8) -> Result<Vec<Span>> {
     let count = input.count()?;
     (0..count)
         .map(|_| {
-            let at = input.varint()?;
-            let reference = usize::try_from(at)
-                .ok()
-                .and_then(|at| references.get(at))
-                .copied()
-                .filter(|reference| reference.level & !0x3f == base)
-                .ok_or_else(|| Error::corrupt("a reference is not listed"))?;
+            let reference = take_reference(input, references)?;
+            if reference.level & !0x3f != base {
+                return Err(Error::corrupt("a reference is not listed"));
+            }
             Ok(Span {
                 reference,
                 length: length(input)?,

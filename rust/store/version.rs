@@ -1,6 +1,6 @@
 //! A channel's version, as LangGraph counts it: text, a whole number or a float.
 
-use super::bytes::{put_field, put_varint, Input};
+use super::bytes::{put_field, put_signed, put_varint, Input};
 use crate::error::{Error, Result};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -38,8 +38,7 @@ impl Version {
         match self {
             Self::Int(n) => {
                 out.push(INT);
-                // Zigzag, so that small negative numbers stay short.
-                put_varint(out, ((n << 1) ^ (n >> 63)) as u64);
+                put_signed(out, *n);
             }
             Self::Float(x) => {
                 out.push(FLOAT);
@@ -62,10 +61,7 @@ impl Version {
 
     pub fn take(input: &mut Input) -> Result<Self> {
         Ok(match input.byte()? {
-            INT => {
-                let n = input.varint()?;
-                Self::Int((n >> 1) as i64 ^ -((n & 1) as i64))
-            }
+            INT => Self::Int(input.signed()?),
             FLOAT => {
                 let mut x = [0; 8];
                 x.copy_from_slice(input.take(8)?);
