@@ -108,16 +108,27 @@ impl<'py> Buffer<'py> {
         self.length = start + taken + payload;
     }
 
-    /// Make room for so many bytes more; false where there is no memory.
+    /// Make room for so many bytes more, if there is memory.
+    pub fn reserve(&mut self, more: usize) {
+        if self.capacity - self.length < more {
+            self.grow_to(self.length.saturating_add(more));
+        }
+    }
+
+    /// Make room for so many bytes more, and for others; false where there is no memory.
     #[cold]
     #[inline(never)]
     fn grow(&mut self, more: usize) -> bool {
+        // Each time what was written may be copied: seldom, as long as little is at stake.
+        let times = if self.capacity < MANY { 4 } else { 2 };
+        let wanted = self.length.saturating_add(more);
+        self.grow_to(wanted.max(times * self.capacity))
+    }
+
+    fn grow_to(&mut self, wanted: usize) -> bool {
         if self.has_failed {
             return false;
         }
-        // Each time what was written may be copied: seldom, as long as little is at stake.
-        let times = if self.capacity < MANY { 4 } else { 2 };
-        let wanted = self.length.saturating_add(more).max(times * self.capacity);
         // SAFETY: the writer moves what it has, so its address is asked for again.
         unsafe {
             let done = isize::try_from(wanted)

@@ -207,9 +207,14 @@ impl<'a, 'py> Encoder<'a, 'py> {
 
     fn list(&mut self, list: &Bound<'py, PyList>, depth: usize) -> Done {
         check(depth)?;
-        let mut left = list.len();
-        write::array(&mut self.out, left);
-        let is_long = left >= LONG && depth <= SHALLOW;
+        let count = list.len();
+        let mut left = count;
+        write::array(&mut self.out, count);
+        let is_long = count >= LONG && depth <= SHALLOW;
+        let start = self.out.len();
+        if let Some(memo) = self.memo.as_ref().filter(|_| is_long) {
+            self.out.reserve(memo.expected(count));
+        }
         let mut items = Items::of(list);
         while let Some(item) = items.write_scalars(&mut self.out, &mut left) {
             left = left.checked_sub(1).ok_or(Stop::Doubt)?;
@@ -223,6 +228,9 @@ impl<'a, 'py> Encoder<'a, 'py> {
                 self.rests.push(Rest::Items(rest, depth + 1));
             }
             done?;
+        }
+        if let Some(memo) = self.memo.as_mut().filter(|_| is_long) {
+            memo.expect(count, self.out.len() - start);
         }
         // Another number than announced if something ran after all.
         if left == 0 {

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::slice::Iter;
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -13,7 +14,7 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
 
 use super::codec::Codec;
 use super::raw;
-use super::scalars::Entries;
+use super::scalars::{self, Entries};
 
 /// Bytes that are kept, with a word for each object; and what one element may have.
 const MOST: usize = 16 << 20;
@@ -29,6 +30,8 @@ const WORD: usize = 16;
 /// kept or looked for in so many values: where each has objects of its own, it costs for nothing.
 const VAIN: usize = 32;
 const PAUSE: u32 = 64;
+/// Items for which there is room beside those of a list: the last two may be long.
+const SPARE: usize = 4;
 
 /// Addresses are hashed by their middle bits: they are multiples of 16.
 #[derive(Default, Clone, Copy)]
@@ -85,6 +88,8 @@ pub struct Memo {
     cleaned: u32,
     vain: usize,
     paused: u32,
+    /// Items and bytes of the last long list.
+    last: (usize, usize),
 }
 
 impl Memo {
@@ -95,12 +100,26 @@ impl Memo {
         self.paused == 0
     }
 
+    /// How many bytes so many items will take, if they are like those of the last list.
+    pub fn expected(&self, items: usize) -> usize {
+        let (of, bytes) = self.last;
+        match bytes.checked_mul(items + SPARE) {
+            Some(bytes) if of > 0 => (bytes / of).min(MOST),
+            _ => 0,
+        }
+    }
+
+    /// Note that so many items took so many bytes.
+    pub fn expect(&mut self, items: usize, bytes: usize) {
+        self.last = (items, bytes);
+    }
+
     /// The bytes of an element, if it is as it was.
     pub fn get(&mut self, codec: &Codec, object: &Bound<'_, PyAny>) -> Option<&[u8]> {
         let address = object.as_ptr() as usize;
         let element = self.elements.get(&address)?;
         let mut tokens = element.tokens.iter();
-        if !is_same(codec, object, &mut tokens) || tokens.next().is_some() {
+        if !is_same(codec, object.as_borrowed(), &mut tokens) || tokens.next().is_some() {
             self.forget(address);
             return None;
         }
@@ -177,30 +196,37 @@ fn fields_of<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyDict>> {
     fields.cast_into_exact().ok().filter(|_| is_bare)
 }
 
-fn is_same<'a>(
-    codec: &Codec,
-    object: &Bound<'_, PyAny>,
-    tokens: &mut impl Iterator<Item = &'a Token>,
-) -> bool {
-    match tokens.next() {
-        Some(Token::Same(known)) if known.is(object) => true,
+/// Whether an object is what these tokens begin with, which are taken. Most of it lies in no
+/// cache of the processor: scalars are told by their addresses, and not touched.
+fn is_same(codec: &Codec, object: Borrowed<'_, '_, PyAny>, tokens: &mut Iter<'_, Token>) -> bool {
+    let token = match tokens.next() {
+        Some(Token::Same(known)) if known.is(object) => return true,
+        Some(token) => token,
+        None => return false,
+    };
+    // Owned, whatever becomes of what holds it.
+    let object = object.to_owned();
+    match token {
         // A class: the message's own, then its fields.
-        Some(Token::Same(known)) => {
+        Token::Same(known) => {
             known.as_ptr() == object.get_type_ptr().cast()
-                && codec.message_class(object).is_some()
-                && fields_of(object).is_some_and(|fields| is_same(codec, &fields, tokens))
+                && codec.message_class(&object).is_some()
+                && fields_of(&object)
+                    .is_some_and(|fields| is_same(codec, fields.as_any().as_borrowed(), tokens))
         }
-        Some(Token::Dict(length)) => object.cast_exact::<PyDict>().is_ok_and(|dict| {
+        Token::Dict(length) => object.cast_exact::<PyDict>().is_ok_and(|dict| {
             dict.len() == *length
-                && Entries::of(dict).all(|(key, value)| {
-                    matches!(tokens.next(), Some(Token::Same(known)) if known.is(&key))
-                        && is_same(codec, &value, tokens)
+                && scalars::all_entries(dict, |key, value| {
+                    matches!(tokens.next(), Some(Token::Same(known)) if known.is(key))
+                        && is_same(codec, value, tokens)
                 })
         }),
-        Some(Token::List(length)) => object.cast_exact::<PyList>().is_ok_and(|list| {
-            list.len() == *length && list.iter().all(|item| is_same(codec, &item, tokens))
+        Token::List(length) => object.cast_exact::<PyList>().is_ok_and(|list| {
+            list.len() == *length
+                && list
+                    .iter()
+                    .all(|item| is_same(codec, item.as_borrowed(), tokens))
         }),
-        None => false,
     }
 }
 

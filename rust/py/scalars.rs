@@ -113,6 +113,26 @@ impl<'py> Iterator for Entries<'_, 'py> {
     }
 }
 
+/// Whether all entries of a dict are as they should be, whatever becomes of it meanwhile; what is
+/// lent may be gone when Python has run.
+#[inline]
+pub fn all_entries(
+    dict: &Bound<'_, PyDict>,
+    mut is_right: impl FnMut(Borrowed<'_, '_, PyAny>, Borrowed<'_, '_, PyAny>) -> bool,
+) -> bool {
+    let py = dict.py();
+    let (mut at, mut key, mut value) = (0, ptr::null_mut(), ptr::null_mut());
+    // SAFETY: as above; the dict holds both when they are lent.
+    unsafe {
+        while ffi::PyDict_Next(dict.as_ptr(), &mut at, &mut key, &mut value) != 0 {
+            if !is_right(Borrowed::from_ptr(py, key), Borrowed::from_ptr(py, value)) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
 /// Goes over a list, whatever becomes of it meanwhile.
 pub struct Items<'a, 'py> {
     list: &'a Bound<'py, PyList>,
