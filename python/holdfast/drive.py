@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import closing
 from typing import Any, TypeVar
 
 from holdfast.backends.base import Request
@@ -27,34 +26,36 @@ Steps = Generator["Request | Work", Any, T]
 
 def drive(steps: Generator[Any, Any, T], execute: Callable[[Any], Any]) -> T:
     """Run `steps` to the end; `execute` answers each request, a round trip each."""
-    with closing(steps):
-        try:
-            request = next(steps)
-            while True:
-                try:
-                    reply = request.do() if isinstance(request, Work) else execute(request)
-                except Exception as error:  # noqa: BLE001 - the steps decide
-                    request = steps.throw(error)
-                else:
-                    request = steps.send(reply)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+    try:
+        request = next(steps)
+        while True:
+            try:
+                reply = request.do() if isinstance(request, Work) else execute(request)
+            except Exception as error:  # noqa: BLE001 - the steps decide
+                request = steps.throw(error)
+            else:
+                request = steps.send(reply)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    finally:
+        steps.close()
 
 
 async def adrive(steps: Generator[Any, Any, T], execute: Callable[[Any], Awaitable[Any]]) -> T:
     """As `drive`, awaiting each round trip. Cancelling closes the steps."""
-    with closing(steps):
-        try:
-            request = next(steps)
-            while True:
-                try:
-                    if isinstance(request, Work):
-                        reply = await asyncio.to_thread(request.do)
-                    else:
-                        reply = await execute(request)
-                except Exception as error:  # noqa: BLE001 - the steps decide
-                    request = steps.throw(error)
+    try:
+        request = next(steps)
+        while True:
+            try:
+                if isinstance(request, Work):
+                    reply = await asyncio.to_thread(request.do)
                 else:
-                    request = steps.send(reply)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+                    reply = await execute(request)
+            except Exception as error:  # noqa: BLE001 - the steps decide
+                request = steps.throw(error)
+            else:
+                request = steps.send(reply)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    finally:
+        steps.close()

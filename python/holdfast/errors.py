@@ -6,8 +6,7 @@ cause. Not found is never an error, and an error is never taken for not found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from holdfast import _core
 
@@ -60,19 +59,32 @@ class ConfigurationError(HoldfastError, ValueError):
     """A URL, an option or an argument is not one that exists; the message lists those that do."""
 
 
-@contextmanager
-def reading(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> Iterator[None]:
-    """Turn what the core finds wrong with stored bytes into the public errors."""
-    try:
-        yield
-    except _core.FormatError as error:
-        place = describe(thread_id, checkpoint_ns, checkpoint_id)
-        raise FormatTooNew(f"{place}: {error}. Upgrade holdfast to read it.") from error
-    except _core.IntegrityError as error:
-        raise corrupted(thread_id, checkpoint_ns, checkpoint_id, str(error.args[0])) from error
-    except _core.CoreError as error:
-        place = describe(thread_id, checkpoint_ns, checkpoint_id)
-        raise HoldfastError(f"{place}: {error}") from error
+class reading:
+    """Turns what the core finds wrong with stored bytes, in its block, into the public errors."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> None:
+        self._place = (thread_id, checkpoint_ns, checkpoint_id)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, _core.CoreError):
+            raise self._public(error) from error
+
+    def _public(self, error: _core.CoreError) -> HoldfastError:
+        place = describe(*self._place)
+        if isinstance(error, _core.FormatError):
+            return FormatTooNew(f"{place}: {error}. Upgrade holdfast to read it.")
+        if isinstance(error, _core.IntegrityError):
+            return corrupted(*self._place, str(error.args[0]))
+        return HoldfastError(f"{place}: {error}")
 
 
 def for_another(error: Exception) -> Exception:

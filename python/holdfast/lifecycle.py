@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from typing_extensions import Self
@@ -26,8 +26,8 @@ class Lifecycle:
     def _run(self, wanted: Steps[T]) -> T:
         return drive(wanted, self._live.execute)
 
-    async def _arun(self, wanted: Steps[T]) -> T:
-        return await adrive(wanted, self._live.aexecute)
+    def _arun(self, wanted: Steps[T]) -> Coroutine[Any, Any, T]:
+        return adrive(wanted, self._live.aexecute)
 
     def setup(self) -> Setup:
         """Create what the store lacks. Idempotent, and implied by first use.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Awaitable, Generator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from holdfast.backends.attempts import Attempts
@@ -83,10 +83,10 @@ class RemoteBackend(Backend):
             return time.sleep(wanted)
         return self._clients.send(wanted)
 
-    async def _aio(self, wanted: Sequence[Any] | Pause) -> Any:
+    def _aio(self, wanted: Sequence[Any] | Pause) -> Awaitable[Any]:
         if isinstance(wanted, Pause):
-            return await asyncio.sleep(wanted)
-        return await self._clients.asend(wanted)
+            return asyncio.sleep(wanted)
+        return self._clients.asend(wanted)
 
     # --- what both share ---
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from langchain_core.runnables import RunnableConfig
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
     """Which checkpoint a config names."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -54,8 +54,16 @@ class PostgresBackend(RemoteBackend):
         }
         self._answers[Check] = lambda _: check(self.tables)
         self._is_set_up = False
+        self._forget_lines()
+
+    def _forget_lines(self) -> None:
         self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ChangeLines] = (
             weakref.WeakKeyDictionary()
+        )
+        # The one that was used last: mostly there is but one loop.
+        self._last_line: tuple[Callable[[], object], ChangeLines] = (
+            lambda: None,
+            ChangeLines(self._change),
         )
 
     def setup(self) -> None:
@@ -88,20 +96,24 @@ class PostgresBackend(RemoteBackend):
 
     def _line(self) -> ChangeLines:
         loop = asyncio.get_running_loop()
-        line = self._lines.get(loop)
-        if line is None:
-            line = self._lines[loop] = ChangeLines(self._change)
-        return line
+        known, line = self._last_line
+        if known() is loop:
+            return line
+        found = self._lines.get(loop)
+        if found is None:
+            found = self._lines[loop] = ChangeLines(self._change)
+        self._last_line = weakref.ref(loop), found
+        return found
 
-    async def _change(self, requests: Sequence[Change]) -> Missing:
-        return await adrive(self._made(self._changes.change(requests), requests[0]), self._aio)
+    def _change(self, requests: Sequence[Change]) -> Awaitable[Missing]:
+        return adrive(self._made(self._changes.change(requests), requests[0]), self._aio)
 
     def stats(self) -> Mapping[str, int]:
         return {**self._figures(), **super().stats()}
 
     def after_fork(self) -> None:
         super().after_fork()
-        self._lines = weakref.WeakKeyDictionary()
+        self._forget_lines()
 
     def _judged(self, failure: Exception) -> tuple[bool, str]:
         return kind_of(failure).passes, "lost" if is_lost(failure) else ""

@@ -40,7 +40,7 @@ class Mixed(Exception):
     """Of requests that were made at once some were made before: each is to be made by itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Change:
     """What changes a thread, if the thread's row lets it.
 

@@ -172,10 +172,10 @@ class FromUrl(Clients):
 
     async def asend(self, statements: Sequence[Statement]) -> list[Any]:
         loop = asyncio.get_running_loop()
-        if not can_await(loop):
-            return await asyncio.to_thread(self.send, statements)
         opened = self._loops.get(loop)
         if opened is None:
+            if not can_await(loop):
+                return await asyncio.to_thread(self.send, statements)
             self._reap()
             opened = self._loops[loop] = LoopConnections(self._connected, self.size, _PATIENCE)
             await opened.begin()

@@ -23,7 +23,7 @@ _REMEMBERED = 8 * 31
 _EXPRESSION = "\0"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Statement:
     """SQL with its values, in the order of their numbers."""
 
@@ -31,7 +31,7 @@ class Statement:
     values: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Refusable(Statement):
     """A statement that refuses, by dividing by zero, to do what it cannot do wholly. Refused is
     then the reply, not an error."""
@@ -41,7 +41,7 @@ class Refusable(Statement):
     and what it does is seen by a statement that begins when it has ended."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prepared(Statement):
     """A statement that is only made ready, where the connection keeps it. It has no reply."""
 

@@ -1,4 +1,8 @@
-"""Requests that change what is stored. What each must guarantee is said with it."""
+"""Requests that change what is stored. What each must guarantee is said with it.
+
+None is changed once it is made. Those of each superstep are not frozen: making them would take five
+times as long.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ TOMBSTONE_SECONDS = 86_400
 """For how long a store remembers that a thread was deleted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Summary:
     """What a checkpoint shows to people and queries, for stores with columns for it. Nothing
     that is read here comes from it.
@@ -50,7 +54,7 @@ class Fence:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Predecessor:
     """A checkpoint on which another builds.
 
@@ -74,7 +78,7 @@ class Predecessor:
         return self.is_parent + self.is_needed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Commit:
     """Store a checkpoint → `Missing`, empty when it is done.
 
@@ -109,7 +113,7 @@ class Commit:
     fence: Fence | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Write:
     """Store pending writes → `Missing`, as `Commit`.
 

@@ -10,7 +10,7 @@ Lacking: TypeAlias = Callable[[Sequence[bytes]], list[bytes]]
 """Given chunk ids, those that the caller does not have."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StoredWrite:
     """A pending write as it is stored, under its task and index."""
 
