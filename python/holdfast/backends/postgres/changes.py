@@ -34,6 +34,8 @@ from holdfast.errors import checkpoint_removed, lease_lost, thread_deleted
 Reply = Trips[Any]
 # Threads that are noted as deleted; the notes only save a round trip.
 _NOTED = 4096
+# In the place of `_predecessors`.
+_NOT_LOOKED_FOR = (None,) * 4
 
 
 class Mixed(Exception):
@@ -45,16 +47,18 @@ class _Change:
     """What changes a thread, if the thread's row lets it.
 
     Attributes:
+        thread_id: As a column holds it.
         variants: The statement.
-        values: Of the statement; the first is the thread.
+        values: Of the statement, by whether it looks for what the change follows.
         fence: The lease under which it is made.
         claim: Makes the statement that waits for the thread, and keeps it for this change.
         settle: Makes the statement that finds out why nothing was done.
         needs_parent: Whether the parent must be stored.
     """
 
+    thread_id: str
     variants: Changing
-    values: tuple[Any, ...]
+    values: Callable[[bool], tuple[Any, ...]]
     fence: Fence | None
     claim: Callable[[], Statement]
     settle: Callable[[], Statement]
@@ -62,8 +66,9 @@ class _Change:
 
     def statement(self, is_anew: bool) -> Statement:
         """The statement, on a thread that has begun anew after a deletion or has not."""
-        sql = self.variants[self.fence is not None, is_anew or self.needs_parent]
-        return Refusable(sql, self.values, lambda: [self.claim(), self.settle()])
+        looks = is_anew or self.needs_parent
+        sql = self.variants[self.fence is not None, looks]
+        return Refusable(sql, self.values(looks), lambda: [self.claim(), self.settle()])
 
 
 class Changes:
@@ -108,20 +113,24 @@ class Changes:
             ]
             return self._settle(requests, [*follows, *places])
 
-        variants = statements.write
-        if commit is not None:
-            variants = statements.commit_with_writes if writes else statements.commit
-        change = _Change(
-            variants,
-            (
+        def values(looks: bool) -> tuple[Any, ...]:
+            return (
                 *self._entering(thread_id),
                 ByteArrays(chunks),
                 ByteArrays(chunks.values()),
                 ByteArrays(frontier),
-                *(() if commit is None else _of_checkpoint(commit)),
-                *(_of_writes(writes) if writes else ()),
+                *(() if commit is None else _of_checkpoint(commit, looks)),
+                *(_of_writes(writes, looks) if writes else ()),
                 *_held(fence),
-            ),
+            )
+
+        variants = statements.write
+        if commit is not None:
+            variants = statements.commit_with_writes if writes else statements.commit
+        change = _Change(
+            to_column(thread_id),
+            variants,
+            values,
             fence,
             lambda: self._claim(thread_id),
             settle,
@@ -156,7 +165,7 @@ class Changes:
             reply = yield from self._entered(change)
             if reply is not REFUSED:
                 return []
-            values = (change.values[0], ByteArrays(frontier))
+            values = (change.thread_id, ByteArrays(frontier))
             (rows,) = yield [Statement(self._statements.missing, values)]
             missing = {id for (id,) in rows}
             if missing:  # otherwise another sent it meanwhile
@@ -171,7 +180,7 @@ class Changes:
             LeaseLost: Another holds the thread's lease.
             ThreadDeleted: The thread was deleted under it.
         """
-        thread_id = change.values[0]
+        thread_id = change.thread_id
         *found, reply = yield [change.statement(thread_id in self._anew)]
         while reply is not REFUSED and not reply:
             if found:  # as when it was sent again
@@ -236,8 +245,9 @@ class Changes:
         settle = (values[0], _token(fence), operations, *none[:2], *none)
         yield from self._entered(
             _Change(
+                values[0],
                 self._statements.copy,
-                values,
+                lambda _: values,
                 fence,
                 lambda: self._claim(target_id),
                 lambda: Statement(self._statements.settle, settle),
@@ -271,11 +281,11 @@ class Changes:
         return is_done
 
 
-def _of_checkpoint(commit: Commit) -> tuple[Any, ...]:
-    """The values `COMMIT`."""
+def _of_checkpoint(commit: Commit, looks: bool) -> tuple[Any, ...]:
+    """The values `COMMIT`; what it follows only for a statement that looks for that."""
     parent_id, run_id, summary = commit.parent_id, commit.run_id, commit.summary
     return (
-        *_predecessors(commit.follows),
+        *(_predecessors(commit.follows) if looks else _NOT_LOOKED_FOR),
         to_column(commit.checkpoint_ns),
         to_column(commit.checkpoint_id),
         None if parent_id is None else to_column(parent_id),
@@ -288,8 +298,8 @@ def _of_checkpoint(commit: Commit) -> tuple[Any, ...]:
     )
 
 
-def _of_writes(requests: Sequence[Write]) -> tuple[Any, ...]:
-    """The values `WRITE`."""
+def _of_writes(requests: Sequence[Write], looks: bool) -> tuple[Any, ...]:
+    """The values `WRITE`; when the checkpoints were made as in `_of_checkpoint`."""
     rows = [
         (request, task_id, data, b"" if nth else request.operation)
         for request in requests
@@ -298,7 +308,7 @@ def _of_writes(requests: Sequence[Write]) -> tuple[Any, ...]:
     return (
         Texts(to_column(request.checkpoint_ns) for request, _, _, _ in rows),
         Texts(to_column(request.checkpoint_id) for request, _, _, _ in rows),
-        Numbers(request.made for request, _, _, _ in rows),
+        Numbers(request.made for request, _, _, _ in rows) if looks else None,
         Texts(to_column(task_id) for _, task_id, _, _ in rows),
         ByteArrays([data for _, _, data, _ in rows]),
         ByteArrays([operation for _, _, _, operation in rows]),
