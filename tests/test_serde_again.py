@@ -170,3 +170,31 @@ def test_more_than_is_remembered_is_still_right() -> None:
     value[5999].content += "!"
     value[0].content += "!"
     assert OURS.dumps_typed(value) == THEIRS.dumps_typed(value)
+
+
+def test_lists_of_all_lengths_in_turn() -> None:
+    """Room is made for a list as the one before it took."""
+    sizes = [(8, 200_000), (3000, 150), (8, 0), (500, 3000), (9, 150), (2000, 0)]
+    lists = [[f"{number} " + "x" * size for number in range(count)] for count, size in sizes]
+    for value in [*lists, *reversed(lists), {"a": lists[0], "b": lists[1], "c": [lists[3]]}]:
+        must_agree(value)
+
+
+def test_what_python_takes_away_during_a_comparison_is_not_touched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    value = [{"text": TEXT, "message": HumanMessage(TEXT * 2), "more": TEXT} for _ in range(10)]
+    must_agree(value)
+    extra = HumanMessage.__pydantic_extra__
+
+    def look(message: Any) -> Any:
+        for one in value:
+            one.clear()
+        gc.collect(0)
+        return extra.__get__(message, type(message))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(HumanMessage, "__pydantic_extra__", property(look))
+        OURS.dumps_typed(value)
+    assert value == [{}] * 10
+    must_agree(value)
