@@ -108,7 +108,7 @@ impl<'py> Buffer<'py> {
         self.length = start + taken + payload;
     }
 
-    /// Make room for so many bytes more, if there is memory.
+    /// Make room for so many bytes more at once.
     pub fn reserve(&mut self, more: usize) {
         if self.capacity - self.length < more {
             self.grow_to(self.length.saturating_add(more));

@@ -23,7 +23,7 @@ _STOPPING = 5.0
 # Seconds after which the server is told again: it ignores what comes while it reads the next
 # message of a trip, as between the parsing of a statement and its execution.
 _AGAIN = 0.05
-# Seconds.
+# Seconds after a trip in which its connection is taken to be still there.
 _A_MOMENT = 0.1
 
 
@@ -53,10 +53,10 @@ class Link:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is still there, as far as is seen without a trip. What was heard a moment ago
-        is not looked at: should it be gone, the trip is made again."""
-        was_heard = self._loop.time() - self._heard < _A_MOMENT
-        return self._socket >= 0 and (was_heard or self.session.is_alive)
+        """Whether it is still there, as far as is seen without a trip. A moment after the last one
+        it is not looked at: should it be gone, the next is made again."""
+        is_recent = self._loop.time() - self._heard < _A_MOMENT
+        return self._socket >= 0 and (is_recent or self.session.is_alive)
 
     @property
     def is_closed(self) -> bool:
