@@ -17,6 +17,7 @@ __all__ = [
     "IntegrityError",
     "Keys",
     "MissingChunk",
+    "Packed",
     "Reader",
     "Record",
     "Write",
@@ -53,6 +54,9 @@ class Codec:
         """`messages` are classes that may be read and built directly."""
     def encode(self, object: Any) -> bytes | None:
         """The msgpack bytes of a value; None where upstream must make them."""
+    def pack(self, object: Any) -> Packed | None:
+        """The msgpack bytes of a value for a draft, which need not be in one piece; None where
+        upstream must make them."""
     def decode(self, data: bytes, hook: Callable[[int, bytes], Any], unread: Any) -> Any:
         """The value of msgpack bytes; `unread` where upstream must read them.
 
@@ -62,6 +66,16 @@ class Codec:
     @staticmethod
     def overstates(data: bytes) -> bool:
         """Whether an array in the bytes says that it has far more items than they hold."""
+
+@final
+class Packed:
+    """The msgpack bytes of a value, of which elements that are known may be left out."""
+
+    @property
+    def left_out(self) -> int:
+        """How many elements were left out."""
+    def __len__(self) -> int: ...
+    def __bytes__(self) -> bytes: ...
 
 @final
 class Core:
@@ -76,7 +90,9 @@ class Core:
         parent_id: str | None,
         metadata: _Typed,
         skeleton: _Typed,
-        channels: Sequence[tuple[str, _Version | None, _Typed | Literal[True] | None]],
+        channels: Sequence[
+            tuple[str, _Version | None, tuple[str, bytes | Packed] | Literal[True] | None]
+        ],
         versions_seen: Sequence[tuple[str, dict[str, _Version]]],
         parent: Record | None,
     ) -> Draft:

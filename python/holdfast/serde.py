@@ -6,6 +6,7 @@ odd is given to it whole, so that bytes, objects, limits and errors are its own.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import ormsgpack
@@ -20,7 +21,7 @@ from langchain_core.messages import (
 )
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from holdfast._core import Codec
+from holdfast._core import Codec, Packed
 
 _CLASSES = (
     HumanMessage,
@@ -55,6 +56,18 @@ class Serializer(JsonPlusSerializer):
         except Exception:  # noqa: BLE001 - upstream meets the same error, and raises its own
             packed = None
         return super().dumps_typed(obj) if packed is None else ("msgpack", packed)
+
+    def pack_typed(self, obj: Any) -> tuple[str, bytes | Packed]:
+        """What `dumps_typed` gives, for a draft: of a list without the elements that are known.
+
+        Raises:
+            TypeError: Upstream refuses the value.
+        """
+        packed = None
+        if type(obj) is list:
+            with suppress(Exception):  # upstream meets the same error, and raises its own
+                packed = _codec.pack(obj)
+        return self.dumps_typed(obj) if packed is None else ("msgpack", packed)
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         """The value of a tag and bytes."""

@@ -11,7 +11,7 @@ use super::marker::{read, skip, Kind};
 /// A dict's value is opened from this size on.
 const OPEN_ENTRY: usize = 1 << 10;
 /// A list's item is opened from this size on: a message is one element.
-const OPEN_ITEM: usize = 8 << 10;
+pub const OPEN_ITEM: usize = 8 << 10;
 /// A key that is longer stays with its entry.
 const LONGEST_KEY: usize = 64;
 /// Each opened container costs some bytes in every root that holds the value.
@@ -25,6 +25,8 @@ pub enum Part {
     Header(usize),
     /// An element up to here.
     Element(usize),
+    /// The next element that was left out.
+    LeftOut,
 }
 
 struct Scan<'a> {
@@ -57,6 +59,32 @@ pub fn scan(bytes: &[u8]) -> Option<Vec<Part>> {
     }
     let end = scan.open(0, bytes.len(), 0)?;
     (end == bytes.len()).then_some(scan.parts)
+}
+
+/// The parts of a msgpack list of which some elements were left out: before `gaps`, places in
+/// `bytes` in ascending order. `None` if it is no such list.
+///
+/// They are taken for elements that are not opened.
+pub fn scan_around(bytes: &[u8], gaps: impl IntoIterator<Item = usize>) -> Option<Vec<Part>> {
+    let marker = read(bytes, 0)?;
+    let Kind::Array(count) = marker.kind else {
+        return None;
+    };
+    let mut gaps = gaps.into_iter().peekable();
+    let mut at = marker.header;
+    let mut scan = Scan {
+        bytes,
+        parts: vec![Part::Header(at)],
+        opened: 1,
+    };
+    for _ in 0..count {
+        if gaps.next_if_eq(&at).is_some() {
+            scan.parts.push(Part::LeftOut);
+        } else {
+            at = scan.items(at, 1, Within::List, 0)?;
+        }
+    }
+    (at == bytes.len() && gaps.next().is_none()).then_some(scan.parts)
 }
 
 impl Scan<'_> {
@@ -229,6 +257,7 @@ mod tests {
             .iter()
             .map(|p| match p {
                 Part::Header(end) | Part::Element(end) => *end,
+                Part::LeftOut => unreachable!("nothing was left out"),
             })
             .collect();
         assert!(ends.windows(2).all(|w| w[0] < w[1]));

@@ -7,10 +7,11 @@ use pyo3::types::{PyBytes, PyModule, PyTuple, PyType};
 
 use super::classes::Classes;
 use super::decode::decode;
-use super::encode::encode;
+use super::encode::{encode, encode_around};
 use super::error::caught;
 use super::memo::Memo;
 use super::messages::Class;
+use super::packed::Packed;
 use super::safe::{SafeTypes, Uuids};
 use super::shared::SharedKeys;
 use super::ways::Types;
@@ -52,7 +53,7 @@ impl Codec {
     }
 
     /// What upstream makes of an object.
-    pub fn pack<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    pub fn pack_upstream<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = self.pack.bind(object.py()).call1((object,))?;
         Ok(bytes.cast_into::<PyBytes>()?)
     }
@@ -94,6 +95,13 @@ impl Codec {
     /// The msgpack bytes of a value; None where upstream must make them.
     fn encode<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         caught(|| encode(self, object))
+    }
+
+    /// The msgpack bytes of a value for a draft, which need not be in one piece; None where
+    /// upstream must make them.
+    fn pack(&self, object: &Bound<'_, PyAny>) -> PyResult<Option<Packed>> {
+        let source = caught(|| encode_around(self, object))?;
+        Ok(source.map(Packed::of))
     }
 
     /// The value of msgpack bytes; `unread` where upstream must read them.

@@ -9,16 +9,18 @@ use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyString};
 
 use super::draft::{Draft, Placed};
 use super::error::{caught, guarded};
+use super::packed::Packed;
 use super::reader::{to_id, Reader, Record};
 use super::text::{to_bytes, to_text};
 use crate::store::bundle;
-use crate::store::cache::{Cache, Memo, Scope};
+use crate::store::cache::{Cache, Scope};
 use crate::store::chunk::{self, Compression};
 use crate::store::draft;
 use crate::store::manifest::{plan_manifest, Entry};
+use crate::store::memo::Memo;
 use crate::store::recent::Recent;
 use crate::store::record;
-use crate::store::tree::Pages;
+use crate::store::source;
 use crate::store::value::{Value, INLINE, INLINE_HEAD};
 use crate::store::version::Version;
 use crate::store::writes;
@@ -80,7 +82,7 @@ type Typed<'py> = (Bound<'py, PyString>, PyBackedBytes);
 enum Source {
     Empty,
     Parent(Option<Value>),
-    Given(Vec<u8>, PyBackedBytes),
+    Given(Vec<u8>, source::Source<PyBackedBytes>),
 }
 
 struct Channel {
@@ -108,7 +110,11 @@ fn to_source(value: &Bound<'_, PyAny>, name: &[u8], parent: Option<&Record>) -> 
             )),
         };
     }
-    let (tag, bytes) = value.extract::<Typed>()?;
+    let (tag, data) = value.extract::<(Bound<'_, PyString>, Bound<'_, PyAny>)>()?;
+    let bytes = match data.cast::<Packed>() {
+        Ok(packed) => packed.get().source(value.py()),
+        Err(_) => data.extract::<PyBackedBytes>()?.into(),
+    };
     Ok(Source::Given(to_bytes(&tag)?, bytes))
 }
 
@@ -213,8 +219,8 @@ impl Core {
                     Source::Given(tag, bytes) => {
                         let place = (scope, namespace.clone(), name.clone());
                         let memo = self.shared.cache().memo(&place);
-                        let (value, outline) = plan.value(&tag, bytes, INLINE, memo.as_deref())?;
-                        if !outline.leaves.is_empty() {
+                        let (value, outline) = plan.value(&tag, bytes, INLINE, memo.as_ref())?;
+                        if !outline.is_empty() {
                             memos.push((place, outline));
                         }
                         Some(value)
@@ -422,5 +428,5 @@ pub fn unbundled<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Vec<(i32, Bound
 
 /// Leaves of a channel's value, for the next comparison.
 pub fn memo(leaves: Vec<(chunk::Id, Arc<[u8]>)>) -> Arc<Memo> {
-    Arc::new(Memo::new(leaves, Pages::default()))
+    Arc::new(Memo::new(leaves))
 }

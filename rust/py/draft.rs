@@ -11,12 +11,11 @@ use super::core::Shared;
 use super::error::guarded;
 use super::reader::to_id;
 use crate::error::Result;
-use crate::store::cache::{Loaded, Memo, Scope, Whole};
+use crate::store::cache::{Loaded, Scope, Whole};
 use crate::store::chunk::{Id, Ref};
 use crate::store::draft::{self, Outline, Shipment};
 use crate::store::manifest::Entry;
 use crate::store::record::Record;
-use crate::store::tree::Pages;
 
 type Place = (Scope, Vec<u8>, Vec<u8>);
 type Plan = draft::Draft<PyBackedBytes>;
@@ -189,19 +188,16 @@ impl Draft {
                     cache.keep_chunk(self.scope, *id, chunk);
                 }
             }
+            state.plan.believe();
             for (place, outline) in state.memos.drain(..) {
-                let leaves = outline.leaves.into_iter().map(|(id, known)| {
-                    // Another value, or the cache, may have had the leaf already.
-                    let bytes = known.or_else(|| fresh.get(&id).cloned()).or_else(|| {
-                        match state.plan.load(id)? {
-                            Loaded::Leaf(bytes) => Some(bytes),
-                            Loaded::Node(_) => None,
-                        }
-                    });
-                    bytes.map(|bytes| (id, bytes))
+                // What follows it takes its leaves, if nobody else has it.
+                cache.discard_memo(&place);
+                // Another value, or the cache, may have had a leaf already.
+                let memo = outline.into_memo(|id| match fresh.get(&id) {
+                    Some(bytes) => Some(bytes.clone()),
+                    None => state.plan.load(id)?.into_leaf(),
                 });
-                if let Some(leaves) = leaves.collect() {
-                    let memo = Memo::new(leaves, Pages::new(outline.pages));
+                if let Some(memo) = memo {
                     cache.keep_memo(place, Arc::new(memo));
                 }
             }

@@ -4,9 +4,10 @@
 //! may change the containers that are being written. So before it does, what is left of each of
 //! them is copied, and from there on the copies are written: the bytes are of what was there.
 
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple,
 };
@@ -17,6 +18,8 @@ use super::memo::Memo;
 use super::raw::{self, Integer};
 use super::scalars::{Entries, Items};
 use crate::codec::write::{self, Output};
+use crate::store::pieces::is_leaf;
+use crate::store::source::{Gap, Source};
 
 /// Upstream refuses at 255 levels, and at others where Python's stack ends; it shall be the one
 /// to do so.
@@ -62,6 +65,8 @@ pub struct Encoder<'a, 'py> {
     pub rests: Vec<Rest<'py>>,
     /// Elements whose bytes are known; nobody's while another encoder has it.
     memo: Option<MutexGuard<'a, Memo>>,
+    /// Known elements of the list at the top that were left out; none where all is written.
+    gaps: Option<Vec<Gap>>,
 }
 
 /// The bytes of a value; `None` where upstream must make them.
@@ -69,15 +74,29 @@ pub fn encode<'py>(
     codec: &Codec,
     object: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    let mut encoder = Encoder::new(codec, object.py())?;
-    let memo = codec.memo.try_lock().ok();
-    encoder.memo = memo.and_then(|mut memo| memo.begin().then_some(memo));
-    match encoder.value(object, 0) {
-        // Beyond this a length of four bytes may not have held what was written.
-        Ok(()) if u32::try_from(encoder.out.len()).is_ok() => encoder.out.finish().map(Some),
-        Ok(()) | Err(Stop::Doubt | Stop::Blocked) => Ok(None),
-        Err(Stop::Raised(error)) => Err(*error),
+    let mut encoder = Encoder::remembering(codec, object.py())?;
+    if encoder.whole(object)? {
+        encoder.out.finish().map(Some)
+    } else {
+        Ok(None)
     }
+}
+
+/// The bytes of a value, without those of elements that are known; `None` where upstream must
+/// make them.
+pub fn encode_around(
+    codec: &Codec,
+    object: &Bound<'_, PyAny>,
+) -> PyResult<Option<Source<PyBackedBytes>>> {
+    let mut encoder = Encoder::remembering(codec, object.py())?;
+    encoder.gaps = object.is_exact_instance_of::<PyList>().then(Vec::new);
+    if !encoder.whole(object)? {
+        return Ok(None);
+    }
+    Ok(Some(Source {
+        gaps: encoder.gaps.unwrap_or_default().into(),
+        written: encoder.out.finish()?.into(),
+    }))
 }
 
 impl<'a, 'py> Encoder<'a, 'py> {
@@ -89,7 +108,26 @@ impl<'a, 'py> Encoder<'a, 'py> {
             blocked: None,
             rests: Vec::new(),
             memo: None,
+            gaps: None,
         })
+    }
+
+    /// One that looks for known elements.
+    fn remembering(codec: &'a Codec, py: Python<'py>) -> PyResult<Self> {
+        let mut encoder = Self::new(codec, py)?;
+        let memo = codec.memo.try_lock().ok();
+        encoder.memo = memo.and_then(|mut memo| memo.begin().then_some(memo));
+        Ok(encoder)
+    }
+
+    /// Write the whole value; false where upstream must.
+    fn whole(&mut self, object: &Bound<'py, PyAny>) -> PyResult<bool> {
+        match self.value(object, 0) {
+            // Beyond this a length of four bytes may not have held what was written.
+            Ok(()) => Ok(u32::try_from(self.out.len()).is_ok()),
+            Err(Stop::Doubt | Stop::Blocked) => Ok(false),
+            Err(Stop::Raised(error)) => Err(*error),
+        }
     }
 
     /// Write a value, running Python where it must.
@@ -212,7 +250,9 @@ impl<'a, 'py> Encoder<'a, 'py> {
         write::array(&mut self.out, count);
         let is_long = count >= LONG && depth <= SHALLOW;
         let start = self.out.len();
-        if let Some(memo) = self.memo.as_ref().filter(|_| is_long) {
+        // Where known elements are left out, what is written is short.
+        let is_written = is_long && self.gaps.is_none();
+        if let Some(memo) = self.memo.as_ref().filter(|_| is_written) {
             self.out.reserve(memo.expected(count));
         }
         let mut items = Items::of(list);
@@ -229,7 +269,7 @@ impl<'a, 'py> Encoder<'a, 'py> {
             }
             done?;
         }
-        if let Some(memo) = self.memo.as_mut().filter(|_| is_long) {
+        if let Some(memo) = self.memo.as_mut().filter(|_| is_written) {
             memo.expect(count, self.out.len() - start);
         }
         // Another number than announced if something ran after all.
@@ -243,8 +283,13 @@ impl<'a, 'py> Encoder<'a, 'py> {
     /// An element of a long list: mostly one that was written before.
     fn element(&mut self, item: &Bound<'py, PyAny>, depth: usize) -> Done {
         let (codec, start) = (self.codec, self.out.len());
-        if let Some(bytes) = self.memo.as_mut().and_then(|memo| memo.get(codec, item)) {
-            self.out.put(bytes);
+        if let Some(known) = self.memo.as_mut().and_then(|memo| memo.get(codec, item)) {
+            match &mut self.gaps {
+                Some(gaps) if depth == 1 && is_leaf(known.bytes().len()) => {
+                    gaps.push((start, Arc::clone(known)));
+                }
+                _ => self.out.put(known.bytes()),
+            }
             return Ok(());
         }
         self.quiet(item, depth)?;
@@ -371,7 +416,7 @@ impl<'a, 'py> Encoder<'a, 'py> {
         self.out.truncate(start);
         let table = PyDict::new(self.py);
         table.set_item(key, self.py.None())?;
-        let bytes = self.codec.pack(table.as_any())?;
+        let bytes = self.codec.pack_upstream(table.as_any())?;
         // Between the header of a dict with one entry and nil.
         let bytes = bytes.as_bytes();
         self.out.put(&bytes[1..bytes.len() - 1]);

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::slice::Iter;
+use std::sync::Arc;
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -15,6 +16,7 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
 use super::codec::Codec;
 use super::raw;
 use super::scalars::{self, Entries};
+use crate::store::source::Known;
 
 /// Bytes that are kept, with a word for each object; and what one element may have.
 const MOST: usize = 16 << 20;
@@ -65,7 +67,7 @@ enum Token {
 
 struct Element {
     tokens: Vec<Token>,
-    bytes: Box<[u8]>,
+    known: Arc<Known>,
     met: u32,
     /// Whether it was ever met again.
     is_useful: bool,
@@ -73,7 +75,7 @@ struct Element {
 
 impl Element {
     fn size(&self) -> usize {
-        self.bytes.len() + self.tokens.len() * WORD
+        self.known.bytes().len() + self.tokens.len() * WORD
     }
 }
 
@@ -115,7 +117,7 @@ impl Memo {
     }
 
     /// The bytes of an element, if it is as it was.
-    pub fn get(&mut self, codec: &Codec, object: &Bound<'_, PyAny>) -> Option<&[u8]> {
+    pub fn get(&mut self, codec: &Codec, object: &Bound<'_, PyAny>) -> Option<&Arc<Known>> {
         let address = object.as_ptr() as usize;
         let element = self.elements.get(&address)?;
         let mut tokens = element.tokens.iter();
@@ -127,7 +129,7 @@ impl Memo {
         element.met = self.now;
         element.is_useful = true;
         self.vain = self.vain.saturating_sub(1);
-        Some(&element.bytes)
+        Some(&element.known)
     }
 
     /// Another object has come to lie there, or this one has changed.
@@ -161,7 +163,7 @@ impl Memo {
         }
         let element = Element {
             tokens,
-            bytes: bytes.into(),
+            known: Arc::new(Known::new(bytes)),
             met: self.now,
             is_useful: false,
         };

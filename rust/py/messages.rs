@@ -225,7 +225,7 @@ impl<'py> Encoder<'_, 'py> {
         };
         // The first of its shape is made both ways.
         self.out.end_ext(start, MODEL);
-        let theirs = self.codec.pack(object)?;
+        let theirs = self.codec.pack_upstream(object)?;
         let is_same = self.out.written()[start..] == *theirs.as_bytes();
         class.encodes.set(shape, is_same);
         self.out.truncate(start);

@@ -14,6 +14,7 @@ mod json;
 mod keys;
 mod memo;
 mod messages;
+mod packed;
 mod pause;
 mod raw;
 mod reader;
@@ -45,6 +46,8 @@ mod _core {
     use super::json::json;
     #[pymodule_export]
     use super::keys::{escape, unescape, Keys};
+    #[pymodule_export]
+    use super::packed::Packed;
     #[pymodule_export]
     use super::reader::{Reader, Record, Write};
 

@@ -39,7 +39,7 @@ impl<'py> Encoder<'_, 'py> {
                 let start = self.out.len();
                 let done = self.written(&known, object, depth);
                 self.finished(done)?;
-                let theirs = self.codec.pack(object)?;
+                let theirs = self.codec.pack_upstream(object)?;
                 known.note(self.out.written()[start..] == *theirs.as_bytes());
                 self.out.truncate(start);
                 self.out.put(theirs.as_bytes());
@@ -50,7 +50,7 @@ impl<'py> Encoder<'_, 'py> {
     }
 
     fn upstream(&mut self, object: &Bound<'py, PyAny>) -> Done {
-        let bytes = self.codec.pack(object)?;
+        let bytes = self.codec.pack_upstream(object)?;
         self.out.put(bytes.as_bytes());
         Ok(())
     }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use super::chunk::{Id, Ref};
 use super::manifest::{Entry, Manifest};
+use super::memo::Memo;
 use super::record::Record;
-use super::tree::{Page, Pages};
+use super::tree::Page;
 
 /// A hash of the thread id: no thread sees another's chunks.
 pub type Scope = [u8; 16];
@@ -31,58 +32,19 @@ impl Loaded {
         }
     }
 
+    pub fn into_leaf(self) -> Option<Arc<[u8]>> {
+        match self {
+            Self::Leaf(bytes) => Some(bytes),
+            Self::Node(_) => None,
+        }
+    }
+
     fn cost(&self) -> usize {
         OVERHEAD
             + match self {
                 Self::Leaf(bytes) => bytes.len(),
                 Self::Node(node) => node.references.len() * 17 + node.payload.len(),
             }
-    }
-}
-
-/// The leaves of a channel's last value, to compare the next one with.
-#[derive(Debug, Default)]
-pub struct Memo {
-    pub leaves: Vec<(Id, Arc<[u8]>)>,
-    /// For each leaf the number of leaf bytes before it.
-    pub starts: Vec<u64>,
-    pub total: u64,
-    pub pages: Pages,
-}
-
-impl Memo {
-    pub fn new(leaves: Vec<(Id, Arc<[u8]>)>, pages: Pages) -> Self {
-        let mut total = 0;
-        let starts = leaves
-            .iter()
-            .map(|(_, bytes)| {
-                let start = total;
-                total += bytes.len() as u64;
-                start
-            })
-            .collect();
-        Self {
-            leaves,
-            starts,
-            total,
-            pages,
-        }
-    }
-
-    /// Whether these are the leaves.
-    pub fn is_of(&self, leaves: &[(Id, Arc<[u8]>)]) -> bool {
-        let ids = |leaves: &[(Id, Arc<[u8]>)]| leaves.iter().map(|(id, _)| *id).collect::<Vec<_>>();
-        self.leaves.len() == leaves.len() && ids(&self.leaves) == ids(leaves)
-    }
-
-    /// The leaf that begins as many bytes before the end.
-    pub fn from_end(&self, distance: u64) -> Option<usize> {
-        let start = self.total.checked_sub(distance)?;
-        self.starts.binary_search(&start).ok()
-    }
-
-    fn cost(&self) -> usize {
-        OVERHEAD + self.leaves.len() * 48 + self.total as usize + self.pages.len() * 400
     }
 }
 
@@ -126,7 +88,7 @@ impl Whole {
 }
 
 /// What a map entry itself takes, roughly.
-const OVERHEAD: usize = 96;
+pub const OVERHEAD: usize = 96;
 
 /// A map of bounded cost that forgets what has not been used for about half its size.
 struct Generations<K, V> {
@@ -228,6 +190,11 @@ impl Cache {
 
     pub fn memo(&mut self, place: &Place) -> Option<Arc<Memo>> {
         self.memos.get(place)
+    }
+
+    /// Forget what the next value of a channel would be compared with.
+    pub fn discard_memo(&mut self, place: &Place) {
+        self.memos.remove(place);
     }
 
     pub fn keep_memo(&mut self, place: Place, memo: Arc<Memo>) {

@@ -5,11 +5,14 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::cache::{Loaded, Memo};
+use super::cache::Loaded;
 use super::chunk::{seal, Compression, Id, Ref, LEAF};
-use super::pieces::{cut_msgpack, cut_opaque, Piece};
+use super::matcher::{Leaf, Matcher};
+use super::memo::{span, Memo, Trees};
+use super::pieces::{cut_around, cut_msgpack, cut_opaque, Piece};
 use super::reader::LONGEST_VALUE;
-use super::tree::{grow, Grown, Page, Span};
+use super::source::Source;
+use super::tree::{Grown, Page};
 use super::value::{Body, Root, Value};
 use crate::error::{Error, Result};
 
@@ -19,7 +22,7 @@ const MSGPACK: &[u8] = b"msgpack";
 enum Planned {
     /// A leaf in a value's own bytes: source and place.
     Given(usize, Range<usize>),
-    /// A leaf of the channel's last value.
+    /// A leaf whose bytes are known.
     Leaf(Arc<[u8]>),
     Node(Arc<Page>),
 }
@@ -30,14 +33,36 @@ pub struct Draft<S> {
     planned: HashMap<Id, Planned>,
     /// What the values have in common with the last ones: not sent unless the store asks.
     known: Vec<(Id, Planned)>,
+    /// Last values, with how many of their leaves the values begin: as `known`.
+    begun: Vec<(Arc<Memo>, usize)>,
 }
 
-/// What a value is remembered by: its leaves, with their bytes where they were known, and
-/// its pages.
+/// What a value is remembered by.
 #[derive(Debug, Default)]
 pub struct Outline {
-    pub leaves: Vec<(Id, Option<Arc<[u8]>>)>,
-    pub pages: Vec<Arc<Page>>,
+    /// The last value, and how many of its leaves this one begins with.
+    base: Option<(Arc<Memo>, usize)>,
+    /// The leaves behind these, with their bytes where they were known.
+    leaves: Vec<(Id, Option<Arc<[u8]>>)>,
+    /// The pages over them, at least.
+    pages: Vec<Arc<Page>>,
+    trees: Trees,
+}
+
+impl Outline {
+    /// Whether the value has no leaves.
+    pub fn is_empty(&self) -> bool {
+        self.leaves.is_empty() && self.base.as_ref().is_none_or(|(_, shared)| *shared == 0)
+    }
+
+    /// What the next value is compared with; None where the bytes of a leaf are not to be had.
+    /// `loaded` gives those of leaves that were not known.
+    pub fn into_memo(self, mut loaded: impl FnMut(Id) -> Option<Arc<[u8]>>) -> Option<Memo> {
+        let leaves = self.leaves.into_iter();
+        let leaves = leaves.map(|(id, known)| Some((id, known.or_else(|| loaded(id))?)));
+        let leaves = leaves.collect::<Option<_>>()?;
+        Some(Memo::following(self.base, leaves, self.pages, self.trees))
+    }
 }
 
 /// Which chunks to send to the store, and which it must have.
@@ -54,6 +79,7 @@ impl<S: AsRef<[u8]>> Default for Draft<S> {
             sources: Vec::new(),
             planned: HashMap::new(),
             known: Vec::new(),
+            begun: Vec::new(),
         }
     }
 }
@@ -66,58 +92,85 @@ impl<S: AsRef<[u8]>> Draft<S> {
     pub fn value(
         &mut self,
         tag: &[u8],
-        source: S,
+        source: impl Into<Source<S>>,
         inline: usize,
-        memo: Option<&Memo>,
+        memo: Option<&Arc<Memo>>,
     ) -> Result<(Value, Outline)> {
-        let bytes = source.as_ref();
-        if bytes.len() as u64 > LONGEST_VALUE {
+        let source = source.into();
+        let size = source.length();
+        if size as u64 > LONGEST_VALUE {
             return Err(Error::TooLarge(format!(
-                "a value of {} bytes, at most {LONGEST_VALUE} are possible",
-                bytes.len()
+                "a value of {size} bytes, at most {LONGEST_VALUE} are possible"
             )));
         }
-        if bytes.len() <= inline {
-            let body = Body::Inline(bytes.to_vec());
+        if size <= inline {
+            let body = Body::Inline(source.to_vec());
             let value = Value {
                 tag: tag.to_vec(),
                 body,
             };
             return Ok((value, Outline::default()));
         }
-        let pieces = if tag == MSGPACK {
+        let Source { written, gaps } = source;
+        let bytes = written.as_ref();
+        let pieces = if !gaps.is_empty() {
+            cut_around(bytes, gaps.iter().map(|(at, _)| *at))?
+        } else if tag == MSGPACK {
             cut_msgpack(bytes)
         } else {
             cut_opaque(bytes)
         };
+        let literal: usize = pieces.iter().map(Piece::literal).sum();
+        let mut matcher = Matcher::new(memo.map(|memo| &**memo), (size - literal) as u64);
         let at = self.sources.len();
+        let mut shared = 0;
         let mut leaves = Vec::new();
         let mut literals = Vec::new();
         let mut spans = Vec::new();
         let mut offset = 0u64;
-        let mut matcher = Matcher::new(memo, &pieces);
         for piece in pieces {
-            match piece {
-                Piece::Literal(range) => literals.push((offset, bytes[range].to_vec())),
-                Piece::Leaf(range) => {
-                    let (id, known) = matcher.identify(offset, &bytes[range.clone()]);
-                    let length = range.len() as u64;
-                    match &known {
-                        Some(bytes) => self.known.push((id, Planned::Leaf(bytes.clone()))),
-                        None => {
-                            self.planned.entry(id).or_insert(Planned::Given(at, range));
-                        }
+            let joined: Arc<[u8]>;
+            let (leaf, planned) = match piece {
+                Piece::Literal(range) => {
+                    literals.push((offset, bytes[range].to_vec()));
+                    continue;
+                }
+                Piece::Leaf(range) => (
+                    Leaf::Bytes(&bytes[range.clone()]),
+                    Planned::Given(at, range),
+                ),
+                Piece::LeftOut(before, gap) => {
+                    let known = &gaps[gap].1;
+                    if before.is_empty() {
+                        (Leaf::Known(known), Planned::Leaf(known.bytes().clone()))
+                    } else {
+                        joined = Arc::from([&bytes[before], known.bytes()].concat());
+                        (Leaf::Bytes(&joined), Planned::Leaf(joined.clone()))
                     }
-                    leaves.push((id, known));
-                    spans.push(Span {
-                        reference: Ref { level: LEAF, id },
-                        length,
-                    });
-                    offset += length;
+                }
+            };
+            if leaves.is_empty() && matcher.goes_on(leaf) {
+                shared += 1;
+                offset += leaf.length() as u64;
+                continue;
+            }
+            let (id, known) = matcher.identify(offset, leaf);
+            match &known {
+                Some(bytes) => self.known.push((id, Planned::Leaf(bytes.clone()))),
+                None => {
+                    self.planned.entry(id).or_insert(planned);
                 }
             }
+            leaves.push((id, known));
+            spans.push(span(id, leaf.length()));
+            offset += leaf.length() as u64;
         }
-        let (grown, spans) = grow(spans, memo.map(|memo| &memo.pages));
+        let mut grown = Vec::new();
+        let mut trees = match memo {
+            Some(memo) => memo.trees(shared, &mut grown),
+            None => Trees::default(),
+        };
+        trees.push(spans.into_iter(), memo.map(|memo| &memo.pages), &mut grown);
         let mut pages = Vec::with_capacity(grown.len());
         for Grown { page, is_known } in grown {
             let planned = Planned::Node(page.clone());
@@ -128,12 +181,23 @@ impl<S: AsRef<[u8]>> Draft<S> {
             }
             pages.push(page);
         }
-        self.sources.push(source);
+        let base = memo.map(|memo| (memo.clone(), shared));
+        self.begun.extend(base.clone());
+        self.sources.push(written);
         let value = Value {
             tag: tag.to_vec(),
-            body: Body::Tree(Root { literals, spans }),
+            body: Body::Tree(Root {
+                literals,
+                spans: trees.whole.root(),
+            }),
         };
-        Ok((value, Outline { leaves, pages }))
+        let outline = Outline {
+            base,
+            leaves,
+            pages,
+            trees,
+        };
+        Ok((value, outline))
     }
 
     /// Add nodes of a manifest, that were planned elsewhere.
@@ -148,6 +212,22 @@ impl<S: AsRef<[u8]>> Draft<S> {
         for (id, planned) in self.known.drain(..) {
             self.planned.entry(id).or_insert(planned);
         }
+        for (memo, shared) in self.begun.drain(..) {
+            for (id, bytes) in &memo.leaves[..shared] {
+                let leaf = || Planned::Leaf(bytes.clone());
+                self.planned.entry(*id).or_insert_with(leaf);
+            }
+            for page in memo.pages.iter() {
+                let node = || Planned::Node(page.clone());
+                self.planned.entry(page.id).or_insert_with(node);
+            }
+        }
+    }
+
+    /// Let go of what was taken to be stored: it was.
+    pub fn believe(&mut self) {
+        self.known.clear();
+        self.begun.clear();
     }
 
     /// Plan a chunk from elsewhere, so that it can be sent.
@@ -240,69 +320,11 @@ impl<S: AsRef<[u8]>> Draft<S> {
     }
 }
 
-/// Finds the leaves that a value has in common with the channel's last one.
-struct Matcher<'a> {
-    memo: Option<&'a Memo>,
-    /// The leaf that comes next if nothing changed.
-    next: usize,
-    total: u64,
-    index: Option<HashMap<Id, usize>>,
-}
-
-impl<'a> Matcher<'a> {
-    fn new(memo: Option<&'a Memo>, pieces: &[Piece]) -> Self {
-        let total = pieces
-            .iter()
-            .map(|piece| match piece {
-                Piece::Leaf(range) => range.len() as u64,
-                Piece::Literal(_) => 0,
-            })
-            .sum();
-        Self {
-            memo,
-            next: 0,
-            total,
-            index: None,
-        }
-    }
-
-    /// The leaf's id, and its bytes in the memo if they were found equal there.
-    fn identify(&mut self, offset: u64, bytes: &[u8]) -> (Id, Option<Arc<[u8]>>) {
-        let Some(memo) = self.memo else {
-            return (Id::of(LEAF, &[], bytes), None);
-        };
-        let by_end = memo.from_end(self.total - offset);
-        for at in [Some(self.next), by_end].into_iter().flatten() {
-            if let Some((id, known)) = memo.leaves.get(at) {
-                if **known == *bytes {
-                    self.next = at + 1;
-                    return (*id, Some(known.clone()));
-                }
-            }
-        }
-        let id = Id::of(LEAF, &[], bytes);
-        if self.next < memo.leaves.len() {
-            let index = self.index.get_or_insert_with(|| {
-                memo.leaves
-                    .iter()
-                    .enumerate()
-                    .map(|(at, (id, _))| (*id, at))
-                    .collect()
-            });
-            if let Some(at) = index.get(&id) {
-                self.next = at + 1;
-                return (id, Some(memo.leaves[*at].1.clone()));
-            }
-        }
-        (id, None)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::chunk::references;
     use super::super::reader::{load, parts, Reader};
-    use super::super::tree::Pages;
+    use super::super::source::{Gap, Known};
     use super::*;
 
     fn message(n: u32) -> Vec<u8> {
@@ -327,9 +349,9 @@ mod tests {
     fn commit(
         store: &mut HashMap<Id, Vec<u8>>,
         bytes: Vec<u8>,
-        memo: Option<&Memo>,
+        memo: Option<&Arc<Memo>>,
         mut stored: impl FnMut(Id) -> bool,
-    ) -> (usize, Memo) {
+    ) -> (usize, Arc<Memo>) {
         let mut draft = Draft::default();
         let (value, outline) = draft.value(MSGPACK, bytes.clone(), 100, memo).unwrap();
         let mut absent = HashSet::new();
@@ -362,8 +384,10 @@ mod tests {
         assert_eq!(missing, []);
         let leaves = reader.value_leaves(&value).unwrap();
         assert_eq!(parts(&value, &leaves).unwrap().concat(), bytes);
-        let pages = Pages::new(outline.pages);
-        (sent, Memo::new(leaves, pages))
+        let known: HashMap<_, _> = leaves.iter().cloned().collect();
+        let next = outline.into_memo(|id| known.get(&id).cloned()).unwrap();
+        assert!(next.is_of(&leaves));
+        (sent, Arc::new(next))
     }
 
     #[test]
@@ -401,6 +425,47 @@ mod tests {
             let known: HashSet<Id> = store.keys().copied().collect();
             let (sent, _) = commit(&mut store, edited, Some(&memo), |id| known.contains(&id));
             assert!(sent <= 6, "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_the_same_whatever_was_left_out() {
+        let known: Vec<_> = (0..100)
+            .map(|n| Arc::new(Known::new(&message(n))))
+            .collect();
+        let (_, memo) = commit(&mut HashMap::new(), list(0..90), None, |_| false);
+        for memo in [None, Some(&memo)] {
+            for left_out in [0..100, 0..1, 40..99] {
+                let written: Vec<_> = (0..100).filter(|n| !left_out.contains(n)).collect();
+                let mut bytes = list(written);
+                bytes[1..5].copy_from_slice(&100u32.to_be_bytes());
+                let at = 5 + left_out.start as usize * message(0).len();
+                let gaps: Vec<Gap> = left_out.map(|n| (at, known[n as usize].clone())).collect();
+                let source = Source {
+                    written: bytes,
+                    gaps: gaps.into(),
+                };
+                assert_eq!(source.to_vec(), list(0..100));
+                let (mut one, mut other) = (Draft::default(), Draft::default());
+                let (value, outline) = one.value(MSGPACK, source, 100, memo).unwrap();
+                let (same, expected) = other.value(MSGPACK, list(0..100), 100, memo).unwrap();
+                assert_eq!(value, same);
+                let bytes = |id: Id| {
+                    let of_id = |known: &&Arc<Known>| known.id() == id;
+                    known.iter().find(of_id).map(|known| known.bytes().clone())
+                };
+                let expected = expected.into_memo(bytes).unwrap();
+                assert!(outline.into_memo(bytes).unwrap().is_of(&expected.leaves));
+                let sent = |draft: &Draft<Vec<u8>>| {
+                    let shipment = draft.ship(&roots(&same), |_| false, &HashSet::new());
+                    let seal = |id: &Id| draft.seal(*id, Compression::None).unwrap();
+                    (
+                        shipment.frontier,
+                        shipment.chunks.iter().map(seal).collect::<Vec<_>>(),
+                    )
+                };
+                assert_eq!(sent(&one), sent(&other));
+            }
         }
     }
 

@@ -9,7 +9,8 @@ use std::ops::Range;
 
 use fastcdc::v2020::FastCDC;
 
-use crate::codec::scan::{scan, Part};
+use crate::codec::scan::{scan, scan_around, Part, OPEN_ITEM};
+use crate::error::{Error, Result};
 
 /// The least that closes a leaf. Larger leaves were measured and lose: every append
 /// rewrites the open one.
@@ -30,6 +31,23 @@ pub enum Piece {
     Literal(Range<usize>),
     /// A chunk.
     Leaf(Range<usize>),
+    /// A chunk of a run, mostly empty, and of the element of this number that was left out behind it.
+    LeftOut(Range<usize>, usize),
+}
+
+impl Piece {
+    /// Bytes that are kept in the root.
+    pub fn literal(&self) -> usize {
+        match self {
+            Self::Literal(range) => range.len(),
+            Self::Leaf(_) | Self::LeftOut(..) => 0,
+        }
+    }
+}
+
+/// Whether an element of so many bytes is a leaf, or the end of one, whatever it is.
+pub fn is_leaf(length: usize) -> bool {
+    (SMALLEST..OPEN_ITEM).contains(&length)
 }
 
 /// Minimum, average and maximum of content-defined chunks, in bytes.
@@ -44,16 +62,31 @@ pub fn cut_msgpack(bytes: &[u8]) -> Vec<Piece> {
     let Some(parts) = scan(bytes) else {
         return cut_opaque(bytes);
     };
+    cut(bytes, parts)
+}
+
+/// Cut a list as [`cut_msgpack`] would cut the whole of it, of which elements were left out before
+/// `gaps`, each of them a leaf by [`is_leaf`].
+pub fn cut_around(bytes: &[u8], gaps: impl IntoIterator<Item = usize>) -> Result<Vec<Piece>> {
+    match scan_around(bytes, gaps) {
+        Some(parts) => Ok(cut(bytes, parts)),
+        None => Err(Error::corrupt("elements were left out of what is no list")),
+    }
+}
+
+fn cut(bytes: &[u8], parts: Vec<Part>) -> Vec<Piece> {
     let mut cutter = Cutter {
         bytes,
-        pieces: Vec::new(),
+        pieces: Vec::with_capacity(parts.len()),
         start: 0,
         last: 0,
+        left_out: 0,
     };
     for part in parts {
         match part {
             Part::Element(end) => cutter.element(end),
             Part::Header(end) => cutter.header(end),
+            Part::LeftOut => cutter.left_out(),
         }
     }
     cutter.finish()
@@ -81,6 +114,8 @@ struct Cutter<'a> {
     start: usize,
     /// End of the last element or header.
     last: usize,
+    /// Elements that were left out so far.
+    left_out: usize,
 }
 
 impl Cutter<'_> {
@@ -106,6 +141,13 @@ impl Cutter<'_> {
             }
         }
         self.last = end;
+    }
+
+    fn left_out(&mut self) {
+        let run = self.start..self.last;
+        self.start = self.last;
+        self.pieces.push(Piece::LeftOut(run, self.left_out));
+        self.left_out += 1;
     }
 
     fn header(&mut self, end: usize) {
@@ -158,6 +200,7 @@ mod tests {
     fn range(piece: &Piece) -> &Range<usize> {
         match piece {
             Piece::Literal(range) | Piece::Leaf(range) => range,
+            Piece::LeftOut(..) => unreachable!("nothing was left out"),
         }
     }
 
@@ -179,8 +222,8 @@ mod tests {
     }
 
     fn text(n: usize, seed: u8) -> Vec<u8> {
-        let mut out = vec![0xda];
-        out.extend_from_slice(&(n as u16).to_be_bytes());
+        let mut out = vec![0xdb];
+        out.extend_from_slice(&(n as u32).to_be_bytes());
         out.extend((0..n).map(|i| (i as u8).wrapping_mul(seed)));
         out
     }
@@ -190,7 +233,7 @@ mod tests {
             .iter()
             .filter_map(|p| match p {
                 Piece::Leaf(range) => Some(&bytes[range.clone()]),
-                Piece::Literal(_) => None,
+                Piece::Literal(_) | Piece::LeftOut(..) => None,
             })
             .collect()
     }
@@ -227,6 +270,69 @@ mod tests {
         let same = a.iter().filter(|leaf| b.contains(leaf)).count();
         assert!(a.len() > 10 && same + 4 >= a.len(), "{same} of {}", a.len());
         assert!(a.iter().all(|leaf| leaf.len() <= LARGEST_SHARED + 16));
+    }
+
+    /// The bytes of each piece, and whether it is a leaf.
+    fn parts(bytes: &[u8], pieces: &[Piece], left_out: &[&Vec<u8>]) -> Vec<(bool, Vec<u8>)> {
+        let part = |piece: &Piece| match piece {
+            Piece::Literal(range) => (false, bytes[range.clone()].to_vec()),
+            Piece::Leaf(range) => (true, bytes[range.clone()].to_vec()),
+            Piece::LeftOut(run, at) => (true, [&bytes[run.clone()], left_out[*at]].concat()),
+        };
+        pieces.iter().map(part).collect()
+    }
+
+    #[test]
+    fn what_is_left_out_changes_no_cut() {
+        let mut random = 7u64;
+        let mut next = |below: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) % below
+        };
+        for round in 0..300 {
+            let sizes = [20, 100, 250, 260, 700, 5_000, 9_000, 70_000];
+            let items: Vec<_> = (0..next(40))
+                .map(|n| text(sizes[next(8) as usize] + next(9) as usize, n as u8))
+                .collect();
+            let mut around = list(&[]);
+            around[1..].copy_from_slice(&(items.len() as u32).to_be_bytes());
+            let (mut gaps, mut left_out) = (Vec::new(), Vec::new());
+            for item in &items {
+                if is_leaf(item.len()) && next(3) > 0 {
+                    gaps.push(around.len());
+                    left_out.push(item);
+                } else {
+                    around.extend(item);
+                }
+            }
+            let whole = list(&items);
+            let pieces = cut_around(&around, gaps).unwrap();
+            assert_eq!(
+                parts(&around, &pieces, &left_out),
+                parts(&whole, &cut_msgpack(&whole), &[]),
+                "round {round}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_out_of_anything_but_a_list() {
+        let item = text(300, 3);
+        for (bytes, gaps) in [
+            (vec![0x91], vec![]),
+            (vec![0x91], vec![0]),
+            (vec![0x91], vec![2]),
+            (vec![0x90], vec![1]),
+            (vec![0x92, 0x01], vec![1, 2, 2]),
+            (vec![0x81, 0x01], vec![2]),
+            (item.clone(), vec![1]),
+            (vec![], vec![0]),
+            (list(&[item]), vec![6]),
+        ] {
+            assert!(cut_around(&bytes, gaps.clone()).is_err(), "{gaps:?}");
+        }
     }
 
     #[test]

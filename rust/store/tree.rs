@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::bytes::{put_varint, Input};
-use super::chunk::{Id, Ref, LEAF, MANIFEST};
+use super::chunk::{Id, Ref, MANIFEST};
 use crate::error::{Error, Result};
 
 /// One in so many ids ends a page that has its least size: pages hold 5 on average and
@@ -52,26 +52,32 @@ fn page(level: u8, spans: &[Span]) -> Page {
     }
 }
 
-/// Pages that were made before, by their first child: what equals one is not hashed.
-#[derive(Debug, Default)]
-pub struct Pages(HashMap<Ref, Arc<Page>>);
+/// Pages that were made before, found by their children: what equals one is not hashed.
+#[derive(Debug, Default, Clone)]
+pub struct Pages(HashMap<u64, Arc<Page>>);
+
+/// Few pages have the same one: ids are random.
+fn key(children: impl Iterator<Item = Ref>) -> u64 {
+    children.fold(0, |key, child| {
+        let (start, _) = child.id.0.split_first_chunk().expect("ids have 16 bytes");
+        key.rotate_left(7) ^ u64::from_le_bytes(*start)
+    })
+}
 
 impl Pages {
-    pub fn new(pages: impl IntoIterator<Item = Arc<Page>>) -> Self {
-        let by_first = pages.into_iter().map(|page| (page.references[0], page));
-        Self(by_first.collect())
+    pub fn insert(&mut self, page: Arc<Page>) {
+        self.0.insert(key(page.references.iter().copied()), page);
     }
 
     /// The page over exactly these children. Equal ids have equal lengths.
     fn over(&self, spans: &[Span]) -> Option<&Arc<Page>> {
-        let page = self.0.get(&spans.first()?.reference)?;
-        let is_same = page.references.len() == spans.len()
-            && page
-                .references
-                .iter()
-                .zip(spans)
-                .all(|(known, span)| *known == span.reference);
-        is_same.then_some(page)
+        let children = spans.iter().map(|span| span.reference);
+        let page = self.0.get(&key(children.clone()))?;
+        page.references.iter().copied().eq(children).then_some(page)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Page>> {
+        self.0.values()
     }
 
     pub fn len(&self) -> usize {
@@ -83,6 +89,14 @@ impl Pages {
     }
 }
 
+impl FromIterator<Arc<Page>> for Pages {
+    fn from_iter<T: IntoIterator<Item = Arc<Page>>>(pages: T) -> Self {
+        let mut known = Self::default();
+        pages.into_iter().for_each(|page| known.insert(page));
+        known
+    }
+}
+
 /// A page of a tree, and whether it was known.
 #[derive(Debug)]
 pub struct Grown {
@@ -90,51 +104,64 @@ pub struct Grown {
     pub is_known: bool,
 }
 
-/// The pages over `spans`, children before parents, and what remains for the root:
-/// the highest pages first, the open tail of the leaves last.
-pub fn grow(spans: Vec<Span>, known: Option<&Pages>) -> (Vec<Grown>, Vec<Span>) {
-    let mut pages = Vec::new();
-    let mut tails: Vec<Vec<Span>> = Vec::new();
-    let mut spans = spans;
-    let base = spans.first().map_or(LEAF, |span| span.reference.level);
-    for step in 1..=HIGHEST {
-        let mut above = Vec::new();
-        let mut open = 0;
-        for end in 1..=spans.len() {
-            let size = end - open;
-            let closes = spans[end - 1].reference.id.0[0] & PAGE_MASK == 0;
-            if (size >= SMALLEST_PAGE && closes) || size >= LARGEST_PAGE {
-                let below = &spans[open..end];
-                let grown = match known.and_then(|pages| pages.over(below)) {
-                    Some(page) => Grown {
-                        page: page.clone(),
-                        is_known: true,
-                    },
-                    None => Grown {
-                        page: Arc::new(page(base + step, below)),
-                        is_known: false,
-                    },
-                };
-                above.push(Span {
-                    reference: Ref {
-                        level: grown.page.level,
-                        id: grown.page.id,
-                    },
-                    length: below.iter().map(|span| span.length).sum(),
-                });
-                pages.push(grown);
-                open = end;
+/// A tree to which leaves are added at its end.
+#[derive(Debug, Clone, Default)]
+pub struct Growing {
+    /// Of each level, the lowest first, the children that have not filled a page.
+    tails: Vec<Vec<Span>>,
+}
+
+impl Growing {
+    /// Add a leaf. The pages that it completes go to `pages`, children before parents.
+    pub fn push(&mut self, leaf: Span, known: Option<&Pages>, pages: &mut Vec<Grown>) {
+        let mut span = leaf;
+        for level in 0.. {
+            if level == self.tails.len() {
+                self.tails.push(Vec::new());
             }
-        }
-        tails.push(spans.split_off(open));
-        spans = above;
-        if spans.is_empty() {
-            break;
+            let tail = &mut self.tails[level];
+            tail.push(span);
+            let closes = span.reference.id.0[0] & PAGE_MASK == 0;
+            let is_whole = (tail.len() >= SMALLEST_PAGE && closes) || tail.len() >= LARGEST_PAGE;
+            if !is_whole || level == usize::from(HIGHEST) {
+                return;
+            }
+            let grown = match known.and_then(|pages| pages.over(tail)) {
+                Some(page) => Grown {
+                    page: page.clone(),
+                    is_known: true,
+                },
+                None => Grown {
+                    page: Arc::new(page(span.reference.level + 1, tail)),
+                    is_known: false,
+                },
+            };
+            span = Span {
+                reference: Ref {
+                    level: grown.page.level,
+                    id: grown.page.id,
+                },
+                length: tail.iter().map(|span| span.length).sum(),
+            };
+            tail.clear();
+            pages.push(grown);
         }
     }
-    tails.push(spans);
-    let root = tails.into_iter().rev().flatten().collect();
-    (pages, root)
+
+    /// What remains for the root: the highest pages first, the open tail of the leaves last.
+    pub fn root(&self) -> Vec<Span> {
+        self.tails.iter().rev().flatten().copied().collect()
+    }
+}
+
+/// The pages over `spans`, children before parents, and what remains for the root.
+pub fn grow(spans: Vec<Span>, known: Option<&Pages>) -> (Vec<Grown>, Vec<Span>) {
+    let mut pages = Vec::new();
+    let mut tree = Growing::default();
+    for span in spans {
+        tree.push(span, known, &mut pages);
+    }
+    (pages, tree.root())
 }
 
 /// How much a span holds. None holds nothing: pages of nothing could be nested without end.
@@ -172,6 +199,7 @@ pub fn children(level: u8, references: &[Ref], payload: &[u8]) -> Result<Vec<Spa
 
 #[cfg(test)]
 mod tests {
+    use super::super::chunk::LEAF;
     use super::*;
     use std::collections::{HashMap, HashSet};
 
@@ -256,7 +284,7 @@ mod tests {
     #[test]
     fn known_pages_are_taken_only_where_they_are_the_same() {
         let (first, _) = grow(leaves(2000), None);
-        let known = Pages::new(first.into_iter().map(|grown| grown.page));
+        let known: Pages = first.into_iter().map(|grown| grown.page).collect();
         let mut edited = leaves(2100);
         edited.swap(700, 900);
         for spans in [leaves(2000), leaves(2100), edited] {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -28,11 +28,14 @@ from holdfast.backends.base import (
 from holdfast.drive import Steps, Work
 from holdfast.errors import StoreUnavailable, reading
 from holdfast.ids import made
+from holdfast.serde import Serializer
 from holdfast.steps.history import DELTA_COUNTERS, parents_of
 from holdfast.steps.load import complete, read_record
 from holdfast.steps.place import Place
 from holdfast.steps.summary import summary
 from holdfast.steps.trim import Trim
+
+_T = TypeVar("_T")
 
 _CHANNEL_KEYS = ("channel_values", "channel_versions", "versions_seen")
 # Bytes that are split, hashed and compressed, or only found to be known, in a few milliseconds:
@@ -64,26 +67,27 @@ def put(
     merged = get_checkpoint_metadata(config, metadata)
     shown = summary(serde, checkpoint, merged, new_versions) if shows_state else None
 
+    dumps = _packing(serde)
     encoded = {
-        channel: _dumps(serde, channel, values[channel])
+        channel: _dumps(dumps, channel, values[channel])
         for channel in new_versions
         if channel in values
     }
     for channel, value in values.items():
         if channel not in versions and channel not in encoded:
-            encoded[channel] = _dumps(serde, channel, value)
-    typed_skeleton = _dumps(serde, "(checkpoint)", skeleton)
-    typed_metadata = _dumps(serde, "(metadata)", merged)
+            encoded[channel] = _dumps(dumps, channel, value)
+    typed_skeleton = _dumps(serde.dumps_typed, "(checkpoint)", skeleton)
+    typed_metadata = _dumps(serde.dumps_typed, "(metadata)", merged)
 
     kept = [channel for channel in versions if channel not in new_versions]
     parent = None
-    if kept and place.checkpoint_id is not None:
+    if place.checkpoint_id is not None:
         parent = core.cached_record(place.thread_id, place.checkpoint_ns, place.checkpoint_id)
     held = {c for c in kept if parent is not None and parent.holds(c, versions[c])}
     # Before the first round trip: later a value may be another.
     for channel in kept:
         if channel not in held and channel in values:
-            encoded[channel] = _dumps(serde, channel, values[channel])
+            encoded[channel] = _dumps(dumps, channel, values[channel])
     if parent is None and kept and place.checkpoint_id is not None:
         parent = yield from _parent(core, place.thread_id, place.checkpoint_ns, place.checkpoint_id)
         held = {c for c in kept if parent is not None and parent.holds(c, versions[c])}
@@ -111,7 +115,7 @@ def put(
         # given again. Without a new version LangGraph takes such a value for unchanged.
         for channel in held:
             if channel in values:
-                encoded[channel] = _dumps(serde, channel, values[channel])
+                encoded[channel] = _dumps(dumps, channel, values[channel])
         return plan(held - encoded.keys())
 
     run_id = merged.get("run_id")
@@ -134,7 +138,8 @@ def put(
         )
 
     size = sum(len(data) for _, data in encoded.values())
-    is_long = size > (_SHORT if _follows_nothing_known(core, place) else _LONG)
+    # After a checkpoint that is known little is new.
+    is_long = size > (_SHORT if parent is None else _LONG)
     sent = yield from _commit(place, is_long, lambda: plan(held), request, replan)
     if trim is not None:
         yield from trim.after_put(core, serde, place.thread_id, place.checkpoint_ns, sent)
@@ -154,9 +159,10 @@ def put_writes(
     """Store the pending writes of a task: one round trip."""
     place = Place.of(config)
     checkpoint_id: str = config["configurable"]["checkpoint_id"]
+    dumps = serde.dumps_typed
     # Within a batch the last write to a special index wins, as it does across batches.
     by_idx = {
-        WRITES_IDX_MAP.get(channel, position): (channel, task_path, _dumps(serde, channel, value))
+        WRITES_IDX_MAP.get(channel, position): (channel, task_path, _dumps(dumps, channel, value))
         for position, (channel, value) in enumerate(writes)
     }
     if not by_idx:
@@ -209,13 +215,6 @@ def _predecessors(
     ]
 
 
-def _follows_nothing_known(core: Core, place: Place) -> bool:
-    """Whether most of a checkpoint may be new: after one that is known, little is."""
-    if place.checkpoint_id is None:
-        return True
-    return core.cached_record(place.thread_id, place.checkpoint_ns, place.checkpoint_id) is None
-
-
 def _commit(
     place: Place,
     is_long: bool,
@@ -228,10 +227,11 @@ def _commit(
     with reading(place.thread_id, place.checkpoint_ns, place.checkpoint_id):
         draft = (yield Work(plan)) if is_long else plan()
         for _ in range(_COMMIT_ATTEMPTS):
-            missing = yield request(draft, new_operation_id())
+            sent = request(draft, new_operation_id())
+            missing = yield sent
             if not missing:
                 draft.acknowledge()
-                return len(draft.chunks)
+                return len(sent.chunks)
             if draft.resend(missing):
                 draft = replan()
     raise StoreUnavailable(
@@ -254,10 +254,18 @@ def _parent(core: Core, thread_id: str, checkpoint_ns: str, parent_id: str) -> S
     return (yield from read_record(core, (thread_id, checkpoint_ns, parent_id), read))
 
 
-def _dumps(serde: SerializerProtocol, channel: str, value: Any) -> tuple[str, bytes]:
+def _packing(serde: SerializerProtocol) -> Callable[[Any], tuple[str, Any]]:
+    """What makes the bytes of a channel's value: the serializer's own method if it has another."""
+    dumps = serde.dumps_typed
+    if isinstance(serde, Serializer) and getattr(dumps, "__func__", None) is Serializer.dumps_typed:
+        return serde.pack_typed
+    return dumps
+
+
+def _dumps(dumps: Callable[[Any], tuple[str, _T]], channel: str, value: Any) -> tuple[str, _T]:
     """What the serializer makes of a channel's value; its TypeError names the channel."""
     try:
-        return serde.dumps_typed(value)
+        return dumps(value)
     except TypeError as error:
         raise TypeError(f"channel {channel!r} cannot be stored: {error}") from error
 
