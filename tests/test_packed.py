@@ -96,19 +96,57 @@ def test_what_is_missing_is_sent_from_what_was_left_out() -> None:
     assert dict(second.chunks) == dict(first.chunks)
 
 
-@pytest.mark.parametrize("is_subclass", [True, False])
-def test_a_serializer_with_a_method_of_its_own_is_asked(is_subclass: bool) -> None:
+@pytest.mark.parametrize("other", ["x", "y"])
+def test_what_is_kept_is_sent_again_whatever_another_channel_held(other: str) -> None:
+    """The other one's last value has pages in common with it, which its new value has no more."""
+
+    def value(name: str) -> tuple[str, bytes]:
+        return SERDE.dumps_typed(
+            [{"at": f"{name}{n}", "text": f"{name}{n} " * 80} for n in range(40)]
+        )
+
+    core = Core(cache_bytes=1 << 20, compression="none")
+
+    def drafted(id: str, parent_id: str | None, *values: Any) -> Draft:
+        parent = None if parent_id is None else core.cached_record("t", "", parent_id)
+        channels = [(name, str(len(id)), one) for name, one in zip("ab", values, strict=True)]
+        return core.draft_checkpoint("t", "", id, parent_id, EMPTY, EMPTY, channels, [], parent)
+
+    first = drafted("1", None, value("x"), value(other))
+    kept = dict(first.chunks)
+    first.acknowledge()
+    second = drafted("22", "1", True, value("z"))
+    lost = [id for id in second.frontier if id in kept]
+    assert lost
+    assert not second.resend(lost)
+    sent = dict(second.chunks)
+    assert not set(second.frontier) - sent.keys()
+    assert sum(id in sent for id in kept) >= 40
+
+
+@pytest.mark.parametrize("place", ["subclass", "instance", "class"])
+def test_a_serializer_with_a_method_of_its_own_is_asked(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
 
     class Own(Serializer):
         def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
-            asked.append(obj)
-            return super().dumps_typed(obj)
+            return own_dumps(self, obj)
+
+    dumps_typed = Serializer.dumps_typed
+
+    def own_dumps(self: Serializer, obj: Any) -> tuple[str, bytes]:
+        asked.append(obj)
+        return dumps_typed(self, obj)
 
     chosen: Serializer = Own()
-    if not is_subclass:
+    if place != "subclass":
         own, chosen = chosen, Serializer()
-        chosen.dumps_typed = own.dumps_typed  # type: ignore[method-assign]
+        if place == "instance":
+            monkeypatch.setattr(chosen, "dumps_typed", own.dumps_typed)
+        else:
+            monkeypatch.setattr(Serializer, "dumps_typed", lambda _, obj: own_dumps(own, obj))
     with MemorySaver(serde=chosen) as saver:
         checkpoint = {
             **empty_checkpoint(),

@@ -17,10 +17,9 @@ use crate::store::cache::{Cache, Scope};
 use crate::store::chunk::{self, Compression};
 use crate::store::draft;
 use crate::store::manifest::{plan_manifest, Entry};
-use crate::store::memo::Memo;
 use crate::store::recent::Recent;
 use crate::store::record;
-use crate::store::source;
+use crate::store::source::Source;
 use crate::store::value::{Value, INLINE, INLINE_HEAD};
 use crate::store::version::Version;
 use crate::store::writes;
@@ -79,21 +78,21 @@ type Reference<'py> = (u8, Bound<'py, PyBytes>);
 type Typed<'py> = (Bound<'py, PyString>, PyBackedBytes);
 
 /// Where the value of a channel comes from.
-enum Source {
+enum Origin {
     Empty,
     Parent(Option<Value>),
-    Given(Vec<u8>, source::Source<PyBackedBytes>),
+    Given(Vec<u8>, Source<PyBackedBytes>),
 }
 
 struct Channel {
     name: Vec<u8>,
     version: Option<Version>,
-    source: Source,
+    origin: Origin,
 }
 
-fn to_source(value: &Bound<'_, PyAny>, name: &[u8], parent: Option<&Record>) -> PyResult<Source> {
+fn to_origin(value: &Bound<'_, PyAny>, name: &[u8], parent: Option<&Record>) -> PyResult<Origin> {
     if value.is_none() {
-        return Ok(Source::Empty);
+        return Ok(Origin::Empty);
     }
     if let Ok(keep) = value.extract::<bool>() {
         if !keep {
@@ -104,7 +103,7 @@ fn to_source(value: &Bound<'_, PyAny>, name: &[u8], parent: Option<&Record>) -> 
         let whole = parent.map(Record::whole).transpose()?;
         let entry = whole.and_then(|w| Some(&w.entries[*w.channels.get(name)?]));
         return match entry {
-            Some(Entry::Channel { value, .. }) => Ok(Source::Parent(value.clone())),
+            Some(Entry::Channel { value, .. }) => Ok(Origin::Parent(value.clone())),
             _ => Err(PyValueError::new_err(
                 "the parent has no such channel to keep",
             )),
@@ -115,7 +114,7 @@ fn to_source(value: &Bound<'_, PyAny>, name: &[u8], parent: Option<&Record>) -> 
         Ok(packed) => packed.get().source(value.py()),
         Err(_) => data.extract::<PyBackedBytes>()?.into(),
     };
-    Ok(Source::Given(to_bytes(&tag)?, bytes))
+    Ok(Origin::Given(to_bytes(&tag)?, bytes))
 }
 
 /// Splits, hashes, compresses, and caches what it has seen. One per saver.
@@ -175,11 +174,11 @@ impl Core {
                 } else {
                     Some(to_version(version)?)
                 };
-                let source = to_source(value, &name, parent)?;
+                let origin = to_origin(value, &name, parent)?;
                 Ok(Channel {
                     name,
                     version,
-                    source,
+                    origin,
                 })
             })
             .collect::<PyResult<Vec<_>>>()?;
@@ -210,13 +209,13 @@ impl Core {
             for Channel {
                 name,
                 version,
-                source,
+                origin,
             } in channels
             {
-                let value = match source {
-                    Source::Empty => None,
-                    Source::Parent(value) => value,
-                    Source::Given(tag, bytes) => {
+                let value = match origin {
+                    Origin::Empty => None,
+                    Origin::Parent(value) => value,
+                    Origin::Given(tag, bytes) => {
                         let place = (scope, namespace.clone(), name.clone());
                         let memo = self.shared.cache().memo(&place);
                         let (value, outline) = plan.value(&tag, bytes, INLINE, memo.as_ref())?;
@@ -424,9 +423,4 @@ pub fn unbundled<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Vec<(i32, Bound
         .iter()
         .map(|(index, stored)| (*index, PyBytes::new(py, stored)))
         .collect())
-}
-
-/// Leaves of a channel's value, for the next comparison.
-pub fn memo(leaves: Vec<(chunk::Id, Arc<[u8]>)>) -> Arc<Memo> {
-    Arc::new(Memo::new(leaves))
 }

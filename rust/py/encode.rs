@@ -250,9 +250,9 @@ impl<'a, 'py> Encoder<'a, 'py> {
         write::array(&mut self.out, count);
         let is_long = count >= LONG && depth <= SHALLOW;
         let start = self.out.len();
-        // Where known elements are left out, what is written is short.
-        let is_written = is_long && self.gaps.is_none();
-        if let Some(memo) = self.memo.as_ref().filter(|_| is_written) {
+        // Where known elements are left out little is written, mostly.
+        let is_whole = is_long && (depth > 0 || self.gaps.is_none());
+        if let Some(memo) = self.memo.as_ref().filter(|_| is_whole) {
             self.out.reserve(memo.expected(count));
         }
         let mut items = Items::of(list);
@@ -269,7 +269,7 @@ impl<'a, 'py> Encoder<'a, 'py> {
             }
             done?;
         }
-        if let Some(memo) = self.memo.as_mut().filter(|_| is_written) {
+        if let Some(memo) = self.memo.as_mut().filter(|_| is_whole) {
             memo.expect(count, self.out.len() - start);
         }
         // Another number than announced if something ran after all.

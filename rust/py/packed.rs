@@ -39,7 +39,10 @@ impl Packed {
         self.length
     }
 
-    fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.source.to_vec())
+    fn __bytes__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        PyBytes::new_with(py, self.length, |out| {
+            self.source.copy_to(out);
+            Ok(())
+        })
     }
 }

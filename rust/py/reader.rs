@@ -8,12 +8,13 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
-use super::core::{from_version, memo, to_version, Shared};
+use super::core::{from_version, to_version, Shared};
 use super::error::{caught, guarded};
 use super::text::{to_bytes, to_text};
 use crate::store::cache::{Scope, Whole};
 use crate::store::chunk::{Id, Ref};
 use crate::store::manifest::{Entry, Manifest};
+use crate::store::memo::Memo;
 use crate::store::reader::{load, parts, Reader as Chunks};
 use crate::store::record;
 use crate::store::value::Value;
@@ -384,7 +385,7 @@ impl Reader {
                 let known = cache.memo(&place);
                 // One of the same leaves knows their pages as well.
                 if !known.is_some_and(|known| known.is_of(&leaves)) {
-                    cache.keep_memo(place, memo(leaves));
+                    cache.keep_memo(place, Arc::new(Memo::new(leaves)));
                 }
             }
         }

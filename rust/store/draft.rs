@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::cache::Loaded;
 use super::chunk::{seal, Compression, Id, Ref, LEAF};
-use super::matcher::{Leaf, Matcher};
+use super::matcher::{Candidate, Matcher};
 use super::memo::{span, Memo, Trees};
 use super::pieces::{cut_around, cut_msgpack, cut_opaque, Piece};
 use super::reader::LONGEST_VALUE;
@@ -33,7 +33,8 @@ pub struct Draft<S> {
     planned: HashMap<Id, Planned>,
     /// What the values have in common with the last ones: not sent unless the store asks.
     known: Vec<(Id, Planned)>,
-    /// Last values, with how many of their leaves the values begin: as `known`.
+    /// Last values, and with how many of their leaves, and the pages over these, values begin: as
+    /// `known`.
     begun: Vec<(Arc<Memo>, usize)>,
 }
 
@@ -136,16 +137,19 @@ impl<S: AsRef<[u8]>> Draft<S> {
                     continue;
                 }
                 Piece::Leaf(range) => (
-                    Leaf::Bytes(&bytes[range.clone()]),
+                    Candidate::Bytes(&bytes[range.clone()]),
                     Planned::Given(at, range),
                 ),
                 Piece::LeftOut(before, gap) => {
                     let known = &gaps[gap].1;
                     if before.is_empty() {
-                        (Leaf::Known(known), Planned::Leaf(known.bytes().clone()))
+                        (
+                            Candidate::Known(known),
+                            Planned::Leaf(known.bytes().clone()),
+                        )
                     } else {
                         joined = Arc::from([&bytes[before], known.bytes()].concat());
-                        (Leaf::Bytes(&joined), Planned::Leaf(joined.clone()))
+                        (Candidate::Bytes(&joined), Planned::Leaf(joined.clone()))
                     }
                 }
             };
@@ -217,7 +221,7 @@ impl<S: AsRef<[u8]>> Draft<S> {
                 let leaf = || Planned::Leaf(bytes.clone());
                 self.planned.entry(*id).or_insert_with(leaf);
             }
-            for page in memo.pages.iter() {
+            for page in memo.pages_over(shared) {
                 let node = || Planned::Node(page.clone());
                 self.planned.entry(page.id).or_insert_with(node);
             }
@@ -241,6 +245,11 @@ impl<S: AsRef<[u8]>> Draft<S> {
     /// Whether the bytes of this chunk are at hand, after a `doubt`.
     pub fn holds(&self, id: Id) -> bool {
         self.planned.contains_key(&id)
+    }
+
+    #[cfg(test)]
+    pub fn ids(&self) -> impl Iterator<Item = Id> + '_ {
+        self.planned.keys().copied()
     }
 
     /// Everything below `roots` that is not `stored`, and the frontier: what is not sent,

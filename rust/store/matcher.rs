@@ -7,14 +7,14 @@ use super::chunk::{Id, LEAF};
 use super::memo::Memo;
 use super::source::Known;
 
-/// The bytes of a leaf.
+/// A leaf to be looked for.
 #[derive(Clone, Copy)]
-pub enum Leaf<'a> {
+pub enum Candidate<'a> {
     Bytes(&'a [u8]),
     Known(&'a Known),
 }
 
-impl Leaf<'_> {
+impl Candidate<'_> {
     pub fn length(self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
@@ -58,7 +58,7 @@ impl<'a> Matcher<'a> {
     }
 
     /// Whether a leaf is the one that comes next if nothing changed.
-    pub fn goes_on(&mut self, leaf: Leaf<'_>) -> bool {
+    pub fn goes_on(&mut self, leaf: Candidate<'_>) -> bool {
         let is_next = |memo: &Memo| {
             memo.leaves
                 .get(self.next)
@@ -71,7 +71,7 @@ impl<'a> Matcher<'a> {
 
     /// The id of a leaf with so many leaf bytes before it, and its bytes in the memo if they were
     /// found equal there.
-    pub fn identify(&mut self, offset: u64, leaf: Leaf<'_>) -> (Id, Option<Arc<[u8]>>) {
+    pub fn identify(&mut self, offset: u64, leaf: Candidate<'_>) -> (Id, Option<Arc<[u8]>>) {
         let Some(memo) = self.memo else {
             return (leaf.id(), None);
         };
@@ -88,7 +88,8 @@ impl<'a> Matcher<'a> {
             return (*id, Some(bytes.clone()));
         }
         let id = leaf.id();
-        if self.next < memo.leaves.len() {
+        // The one that comes next is another.
+        if self.next + 1 < memo.leaves.len() {
             let index = self.index.get_or_insert_with(|| {
                 let ids = memo.leaves.iter().map(|(id, _)| *id);
                 ids.enumerate().map(|(at, id)| (id, at)).collect()

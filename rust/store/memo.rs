@@ -51,7 +51,7 @@ pub struct Memo {
     /// For each leaf the number of leaf bytes before it.
     starts: Vec<u64>,
     total: u64,
-    /// Pages over the leaves; perhaps some that are so no more.
+    /// Pages over the leaves, and perhaps some over leaves that the value has no more.
     pub pages: Pages,
     /// None where they were not grown here.
     trees: Option<Trees>,
@@ -83,6 +83,7 @@ impl Memo {
             None => Self::default(),
         };
         memo.extend(leaves);
+        memo.shrink();
         memo.trees = Some(trees);
         pages.into_iter().for_each(|page| memo.pages.insert(page));
         if memo.pages.len() > memo.leaves.len() / 2 + 16 {
@@ -107,10 +108,23 @@ impl Memo {
         }
     }
 
+    /// Give back what a much longer value needed.
+    fn shrink(&mut self) {
+        if self.leaves.capacity() > 2 * self.leaves.len() + 16 {
+            self.leaves.shrink_to_fit();
+            self.starts.shrink_to_fit();
+        }
+    }
+
     fn drop_old_pages(&mut self) {
+        self.pages = self.pages_over(self.leaves.len()).collect();
+    }
+
+    /// The pages over the first leaves.
+    pub fn pages_over(&self, count: usize) -> impl Iterator<Item = Arc<Page>> {
         let mut pages = Vec::new();
-        let _ = self.grow(self.leaves.len(), &mut pages);
-        self.pages = pages.into_iter().map(|grown| grown.page).collect();
+        self.grow(count, &mut pages);
+        pages.into_iter().map(|grown| grown.page)
     }
 
     /// The trees over the first leaves. Where they have to be grown, their pages go to `pages`; else
@@ -142,8 +156,10 @@ impl Memo {
 
     /// Whether these are the leaves.
     pub fn is_of(&self, leaves: &[Leaf]) -> bool {
-        let ids = |leaves: &[Leaf]| leaves.iter().map(|(id, _)| *id).collect::<Vec<_>>();
-        self.leaves.len() == leaves.len() && ids(&self.leaves) == ids(leaves)
+        self.leaves
+            .iter()
+            .map(|(id, _)| id)
+            .eq(leaves.iter().map(|(id, _)| id))
     }
 
     /// The leaf that begins as many bytes before the end.
@@ -205,6 +221,9 @@ mod tests {
             let (expected, of_expected) = alone.value(b"msgpack", bytes, 0, None).unwrap();
             assert_eq!(value, expected, "step {step}");
             after.doubt();
+            // What the last value had besides is not this one's.
+            let ids = |draft: &Draft<Vec<u8>>| draft.ids().collect::<HashSet<_>>();
+            assert_eq!(ids(&after), ids(&alone), "step {step}");
             let roots: Vec<Ref> = value.spans().iter().map(|span| span.reference).collect();
             let sent = |draft: &Draft<Vec<u8>>| {
                 let shipment = draft.ship(&roots, |_| false, &HashSet::new());
@@ -223,6 +242,7 @@ mod tests {
                 (&of_expected.starts, of_expected.total)
             );
             assert!(found.pages.len() <= found.leaves.len() / 2 + 16);
+            assert!(found.leaves.capacity() <= 2 * found.leaves.len() + 16);
             memo = (next(8) > 0).then(|| Arc::new(found));
             if next(5) == 0 {
                 memo = memo.map(|memo| Arc::new(Memo::new(memo.leaves.clone())));

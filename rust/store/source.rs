@@ -60,15 +60,24 @@ impl<S: AsRef<[u8]>> Source<S> {
 
     /// All bytes of the value.
     pub fn to_vec(&self) -> Vec<u8> {
-        let written = self.written.as_ref();
-        let mut out = Vec::with_capacity(self.length());
-        let mut at = 0;
-        for (gap, known) in &*self.gaps {
-            out.extend_from_slice(&written[at..*gap]);
-            out.extend_from_slice(&known.bytes);
-            at = *gap;
-        }
-        out.extend_from_slice(&written[at..]);
+        let mut out = vec![0; self.length()];
+        self.copy_to(&mut out);
         out
+    }
+
+    /// Copy all bytes of the value to where there is room for exactly these.
+    pub fn copy_to(&self, out: &mut [u8]) {
+        let written = self.written.as_ref();
+        let (mut from, mut to) = (0, 0);
+        let mut copy = |bytes: &[u8]| {
+            out[to..to + bytes.len()].copy_from_slice(bytes);
+            to += bytes.len();
+        };
+        for (gap, known) in &*self.gaps {
+            copy(&written[from..*gap]);
+            copy(&known.bytes);
+            from = *gap;
+        }
+        copy(&written[from..]);
     }
 }

@@ -76,10 +76,6 @@ impl Pages {
         page.references.iter().copied().eq(children).then_some(page)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Page>> {
-        self.0.values()
-    }
-
     pub fn len(&self) -> usize {
         self.0.len()
     }

@@ -42,6 +42,8 @@ _CHANNEL_KEYS = ("channel_values", "channel_versions", "versions_seen")
 # more are left to a thread.
 _SHORT = 256 << 10
 _LONG = 4 << 20
+# As holdfast has it: whoever puts another in its place wants that to be called.
+_DUMPS_TYPED = Serializer.dumps_typed
 # A commit that loses this many races against sweeps has a store that loses chunks.
 _COMMIT_ATTEMPTS = 8
 
@@ -83,6 +85,8 @@ def put(
     parent = None
     if place.checkpoint_id is not None:
         parent = core.cached_record(place.thread_id, place.checkpoint_ns, place.checkpoint_id)
+    # Then so are its values, as likely as not, and little is new.
+    is_parent_cached = parent is not None
     held = {c for c in kept if parent is not None and parent.holds(c, versions[c])}
     # Before the first round trip: later a value may be another.
     for channel in kept:
@@ -138,8 +142,7 @@ def put(
         )
 
     size = sum(len(data) for _, data in encoded.values())
-    # After a checkpoint that is known little is new.
-    is_long = size > (_SHORT if parent is None else _LONG)
+    is_long = size > (_LONG if is_parent_cached else _SHORT)
     sent = yield from _commit(place, is_long, lambda: plan(held), request, replan)
     if trim is not None:
         yield from trim.after_put(core, serde, place.thread_id, place.checkpoint_ns, sent)
@@ -257,7 +260,7 @@ def _parent(core: Core, thread_id: str, checkpoint_ns: str, parent_id: str) -> S
 def _packing(serde: SerializerProtocol) -> Callable[[Any], tuple[str, Any]]:
     """What makes the bytes of a channel's value: the serializer's own method if it has another."""
     dumps = serde.dumps_typed
-    if isinstance(serde, Serializer) and getattr(dumps, "__func__", None) is Serializer.dumps_typed:
+    if isinstance(serde, Serializer) and getattr(dumps, "__func__", None) is _DUMPS_TYPED:
         return serde.pack_typed
     return dumps
 
