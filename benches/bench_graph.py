@@ -32,6 +32,10 @@ SUPERSTEPS = 100
 NO_SAVER = "LangGraph alone"
 Durability = Literal["async", "sync"]
 DURABILITIES: tuple[Durability, ...] = ("async", "sync")
+Nodes = Literal["async", "blocking"]
+"""Of coroutine functions, or of functions that LangGraph runs in threads: a saver and these threads
+then wait for each other's hold of the interpreter."""
+NODES: tuple[Nodes, ...] = ("async", "blocking")
 
 
 class State(TypedDict):
@@ -40,7 +44,7 @@ class State(TypedDict):
     messages: Annotated[list[AnyMessage], add_messages]
 
 
-def build(script: list[BaseMessage], saver: Saver | None) -> Any:
+def build(script: list[BaseMessage], saver: Saver | None, nodes: Nodes = "blocking") -> Any:
     """Build a graph whose one node appends the script's next two messages until it is used up."""
 
     def talk(state: State) -> dict[str, Any]:
@@ -50,17 +54,23 @@ def build(script: list[BaseMessage], saver: Saver | None) -> Any:
     def route(state: State) -> str:
         return "talk" if len(state["messages"]) < len(script) else END
 
+    async def atalk(state: State) -> dict[str, Any]:
+        return talk(state)
+
+    async def aroute(state: State) -> str:
+        return route(state)
+
     builder = StateGraph(State)
-    builder.add_node("talk", talk)
+    builder.add_node("talk", atalk if nodes == "async" else talk)
     builder.add_edge(START, "talk")
-    builder.add_conditional_edges("talk", route, ["talk", END])
+    builder.add_conditional_edges("talk", aroute if nodes == "async" else route, ["talk", END])
     return builder.compile(checkpointer=saver)
 
 
-async def run_graph(saver: Saver | None, durability: Durability) -> float:
+async def run_graph(saver: Saver | None, durability: Durability, nodes: Nodes) -> float:
     """Give the seconds that a superstep takes, after checking what the saver holds."""
     script = messages(2 * SUPERSTEPS)
-    graph = build(script, saver)
+    graph = build(script, saver, nodes)
     config: RunnableConfig = {**thread_config(), "recursion_limit": SUPERSTEPS + 10}
     chosen = {"durability": durability} if saver else {}
     gc.collect()
@@ -90,24 +100,30 @@ async def check(graph: Any, config: RunnableConfig, script: list[BaseMessage]) -
 
 
 async def measure(options: Options) -> list[Figure]:
-    """Run the graph without a saver and with each in turn; give the median difference."""
-    collected: dict[tuple[str, str], list[float]] = defaultdict(list)
-    alone: list[float] = []
+    """Run the graphs without a saver and with each in turn; give the median difference."""
+    collected: dict[tuple[Nodes, str, Durability], list[float]] = defaultdict(list)
+    alone: dict[Nodes, list[float]] = defaultdict(list)
     peers = choose(options.savers)
-    await run_graph(None, "async")  # warms up LangGraph's own imports and caches
+    for nodes in NODES:  # warms up LangGraph's own imports and caches
+        await run_graph(None, "async", nodes)
     for peer in rotations(peers, options.repetitions or 5):
-        without = await run_graph(None, "async")
-        alone.append(without)
-        for durability in DURABILITIES:
-            with peer.place(options.folder) as place:
-                async with peer.open(place.location) as saver:
-                    added = await run_graph(saver, durability) - without
-            collected[peer.name, durability].append(added)
-    case = f"graph of {SUPERSTEPS} supersteps"
-    figures = [Figure(case, NO_SAVER, "per superstep", statistics.median(alone) * 1000, "ms")]
-    for (saver_name, chosen), seconds in collected.items():
-        value = statistics.median(seconds) * 1000
-        figures.append(Figure(case, saver_name, f"added, {chosen}", value, "ms"))
+        for nodes in NODES:
+            without = await run_graph(None, "async", nodes)
+            alone[nodes].append(without)
+            for durability in DURABILITIES:
+                with peer.place(options.folder) as place:
+                    async with peer.open(place.location) as saver:
+                        added = await run_graph(saver, durability, nodes) - without
+                collected[nodes, peer.name, durability].append(added)
+    figures = []
+    for nodes in NODES:
+        case = f"graph of {SUPERSTEPS} supersteps, {nodes} nodes"
+        value = statistics.median(alone[nodes]) * 1000
+        figures.append(Figure(case, NO_SAVER, "per superstep", value, "ms"))
+        for (of, saver_name, durability), seconds in collected.items():
+            if of == nodes:
+                value = statistics.median(seconds) * 1000
+                figures.append(Figure(case, saver_name, f"added, {durability}", value, "ms"))
     return figures
 
 
