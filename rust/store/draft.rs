@@ -130,27 +130,17 @@ impl<S: AsRef<[u8]>> Draft<S> {
         let mut spans = Vec::new();
         let mut offset = 0u64;
         for piece in pieces {
-            let joined: Arc<[u8]>;
-            let (leaf, planned) = match piece {
+            let joined;
+            let leaf = match &piece {
                 Piece::Literal(range) => {
-                    literals.push((offset, bytes[range].to_vec()));
+                    literals.push((offset, bytes[range.clone()].to_vec()));
                     continue;
                 }
-                Piece::Leaf(range) => (
-                    Candidate::Bytes(&bytes[range.clone()]),
-                    Planned::Given(at, range),
-                ),
-                Piece::LeftOut(before, gap) => {
-                    let known = &gaps[gap].1;
-                    if before.is_empty() {
-                        (
-                            Candidate::Known(known),
-                            Planned::Leaf(known.bytes().clone()),
-                        )
-                    } else {
-                        joined = Arc::from([&bytes[before], known.bytes()].concat());
-                        (Candidate::Bytes(&joined), Planned::Leaf(joined.clone()))
-                    }
+                Piece::Leaf(range) => Candidate::Bytes(&bytes[range.clone()]),
+                Piece::LeftOut(run, gap) if run.is_empty() => Candidate::Known(&gaps[*gap].1),
+                Piece::LeftOut(run, gap) => {
+                    joined = [&bytes[run.clone()], gaps[*gap].1.bytes()].concat();
+                    Candidate::Bytes(&joined)
                 }
             };
             if leaves.is_empty() && matcher.goes_on(leaf) {
@@ -162,7 +152,12 @@ impl<S: AsRef<[u8]>> Draft<S> {
             match &known {
                 Some(bytes) => self.known.push((id, Planned::Leaf(bytes.clone()))),
                 None => {
-                    self.planned.entry(id).or_insert(planned);
+                    let plan = || match (piece, leaf) {
+                        (Piece::Leaf(range), _) => Planned::Given(at, range),
+                        (_, Candidate::Known(known)) => Planned::Leaf(known.bytes().clone()),
+                        (_, Candidate::Bytes(bytes)) => Planned::Leaf(bytes.into()),
+                    };
+                    self.planned.entry(id).or_insert_with(plan);
                 }
             }
             leaves.push((id, known));
