@@ -6,7 +6,6 @@ odd is given to it whole, so that bytes, objects, limits and errors are its own.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import ormsgpack
@@ -63,11 +62,13 @@ class Serializer(JsonPlusSerializer):
         Raises:
             TypeError: Upstream refuses the value.
         """
-        packed = None
-        if type(obj) is list:
-            with suppress(Exception):  # upstream meets the same error, and raises its own
-                packed = _codec.pack(obj)
-        return self.dumps_typed(obj) if packed is None else ("msgpack", packed)
+        if type(obj) is not list:
+            return self.dumps_typed(obj)
+        try:
+            packed = _codec.pack(obj)
+        except Exception:  # noqa: BLE001 - as above
+            packed = None
+        return super().dumps_typed(obj) if packed is None else ("msgpack", packed)
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         """The value of a tag and bytes."""
