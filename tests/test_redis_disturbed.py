@@ -18,7 +18,16 @@ from support.make import checkpoint
 from support.make import config as at
 from support.redis_server import RedisServer
 from support.redis_wire import DURABLE, held
-from support.walks import BEGIN, TURNS, Once, config, story, told_undisturbed, walk
+from support.walks import (
+    BEGIN,
+    TURNS,
+    Once,
+    await_writes,
+    config,
+    story,
+    told_undisturbed,
+    walk,
+)
 
 RUNS = 50 if SOAK else 1
 KILLS = 20_000
@@ -187,9 +196,15 @@ async def test_a_server_that_stays_away_ends_the_run_which_goes_on_later(
         "paused": (server.pause, server.resume),
         "killed": (server.kill, server.start),
     }[what]
-    once = Once(away)
+
+    def go_away() -> None:
+        with holdfast.open(server.url) as beside:
+            await_writes(beside, "t")
+        away()
+
     url = f"{server.url}?socket_timeout=0.2"
     saver, cold = holdfast.open(url, retry_budget=0.4), holdfast.open(url, retry_budget=0.4)
+    once = Once(go_away)
     runs = Runs(walk(saver, once), mode)
     with pytest.raises(error, match="retry_budget") as caught:
         await runs.invoke(BEGIN, config("t"), durability="sync")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import threading
+import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -64,6 +65,17 @@ async def told_undisturbed(mode: str) -> list[Any]:
     told = await story(runs, "t")
     assert len(told) > 50
     return told
+
+
+def await_writes(saver: holdfast.Saver, thread: str) -> None:
+    """Wait until the writes of the last superstep are stored: LangGraph begins the next one before,
+    and who ends the store then may end it between the two tasks."""
+    for _ in range(1000):
+        _, before = saver.list(config(thread), limit=2)
+        if len({task for task, _, _ in before.pending_writes or ()}) == 2:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the writes of the last superstep are not stored")
 
 
 class Once:
