@@ -13,8 +13,9 @@ use super::reader::to_id;
 use crate::error::Result;
 use crate::store::cache::{Loaded, Scope, Whole};
 use crate::store::chunk::{Id, Ref};
-use crate::store::draft::{self, Outline, Shipment};
+use crate::store::draft::{self, Shipment};
 use crate::store::manifest::Entry;
+use crate::store::memo::Outline;
 use crate::store::record::Record;
 
 type Place = (Scope, Vec<u8>, Vec<u8>);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::cache::Loaded;
 use super::chunk::{seal, Compression, Id, Ref, LEAF};
 use super::matcher::{Candidate, Matcher};
-use super::memo::{span, Memo, Trees};
+use super::memo::{span, Memo, Outline, Trees};
 use super::pieces::{cut_around, cut_msgpack, cut_opaque, Piece};
 use super::reader::LONGEST_VALUE;
 use super::source::Source;
@@ -36,34 +36,6 @@ pub struct Draft<S> {
     /// Last values, and with how many of their leaves, and the pages over these, values begin: as
     /// `known`.
     begun: Vec<(Arc<Memo>, usize)>,
-}
-
-/// What a value is remembered by.
-#[derive(Debug, Default)]
-pub struct Outline {
-    /// The last value, and how many of its leaves this one begins with.
-    base: Option<(Arc<Memo>, usize)>,
-    /// The leaves behind these, with their bytes where they were known.
-    leaves: Vec<(Id, Option<Arc<[u8]>>)>,
-    /// The pages over them, at least.
-    pages: Vec<Arc<Page>>,
-    trees: Trees,
-}
-
-impl Outline {
-    /// Whether the value has no leaves.
-    pub fn is_empty(&self) -> bool {
-        self.leaves.is_empty() && self.base.as_ref().is_none_or(|(_, shared)| *shared == 0)
-    }
-
-    /// What the next value is compared with; None where the bytes of a leaf are not to be had.
-    /// `loaded` gives those of leaves that were not known.
-    pub fn into_memo(self, mut loaded: impl FnMut(Id) -> Option<Arc<[u8]>>) -> Option<Memo> {
-        let leaves = self.leaves.into_iter();
-        let leaves = leaves.map(|(id, known)| Some((id, known.or_else(|| loaded(id))?)));
-        let leaves = leaves.collect::<Option<_>>()?;
-        Some(Memo::following(self.base, leaves, self.pages, self.trees))
-    }
 }
 
 /// Which chunks to send to the store, and which it must have.

@@ -44,6 +44,53 @@ impl Trees {
     }
 }
 
+/// What a value is remembered by.
+#[derive(Debug, Default)]
+pub struct Outline {
+    /// The last value, and how many of its leaves this one begins with.
+    pub base: Option<(Arc<Memo>, usize)>,
+    /// The leaves behind these, with their bytes where they were known.
+    pub leaves: Vec<(Id, Option<Arc<[u8]>>)>,
+    /// The pages over them, at least.
+    pub pages: Vec<Arc<Page>>,
+    /// Over all leaves.
+    pub trees: Trees,
+}
+
+impl Outline {
+    /// Whether the value has no leaves.
+    pub fn is_empty(&self) -> bool {
+        self.leaves.is_empty() && self.base.as_ref().is_none_or(|(_, shared)| *shared == 0)
+    }
+
+    /// What the next value is compared with; None where the bytes of a leaf are not to be had.
+    /// `loaded` gives those of leaves that were not known.
+    pub fn into_memo(self, mut loaded: impl FnMut(Id) -> Option<Arc<[u8]>>) -> Option<Memo> {
+        let leaves = self.leaves.into_iter();
+        let leaves = leaves.map(|(id, known)| Some((id, known.or_else(|| loaded(id))?)));
+        let leaves = leaves.collect::<Option<_>>()?;
+        let mut memo = match self.base {
+            // Mostly nobody else has it.
+            Some((base, shared)) => {
+                let mut memo = Arc::unwrap_or_clone(base);
+                memo.truncate(shared);
+                memo
+            }
+            None => Memo::default(),
+        };
+        memo.extend(leaves);
+        memo.shrink();
+        memo.trees = Some(self.trees);
+        self.pages
+            .into_iter()
+            .for_each(|page| memo.pages.insert(page));
+        if memo.pages.len() > memo.leaves.len() / 2 + 16 {
+            memo.drop_old_pages();
+        }
+        Some(memo)
+    }
+}
+
 /// The leaves of a channel's last value.
 #[derive(Debug, Default, Clone)]
 pub struct Memo {
@@ -62,33 +109,6 @@ impl Memo {
     pub fn new(leaves: Vec<Leaf>) -> Self {
         let mut memo = Self::default();
         memo.extend(leaves);
-        memo
-    }
-
-    /// Of a value that begins with leaves of the one before, so many, and goes on with others.
-    /// `pages` are those over the others at least, `trees` those over all.
-    pub fn following(
-        base: Option<(Arc<Self>, usize)>,
-        leaves: Vec<Leaf>,
-        pages: Vec<Arc<Page>>,
-        trees: Trees,
-    ) -> Self {
-        let mut memo = match base {
-            // Mostly nobody else has it.
-            Some((base, shared)) => {
-                let mut memo = Arc::unwrap_or_clone(base);
-                memo.truncate(shared);
-                memo
-            }
-            None => Self::default(),
-        };
-        memo.extend(leaves);
-        memo.shrink();
-        memo.trees = Some(trees);
-        pages.into_iter().for_each(|page| memo.pages.insert(page));
-        if memo.pages.len() > memo.leaves.len() / 2 + 16 {
-            memo.drop_old_pages();
-        }
         memo
     }
 
