@@ -17,15 +17,24 @@ from support.make import Thread, config, plain
 MESSAGES = [f"message {i} " + f"{i * 7919 % 1000003:x} " * 60 for i in range(60)]
 
 
-@pytest.fixture
-async def path(tmp_path: Path) -> Path:
+STILL = {f"still {number:02}": [number] * 9 for number in range(24)}
+"""Channels of a wide graph, whose records tell what has changed."""
+
+
+@pytest.fixture(params=[{}, STILL], ids=["narrow", "wide"])
+async def path(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A file with three checkpoints of many chunks, and writes."""
     path = tmp_path / "state.db"
     calls = Calls(holdfast.open(f"sqlite:///{path}"), "async")
     thread = Thread(calls, "our thread", "sub:1")
     for length in (20, 59, 60):
         stored = await thread.put(
-            {"state": MESSAGES[:length], "small": length, "blob": MESSAGES[length - 1] * 300}
+            {
+                "state": MESSAGES[:length],
+                "small": length,
+                "blob": MESSAGES[length - 1] * 300,
+                **(request.param if length == 20 else {}),
+            }
         )
         await calls.put_writes(stored, [("state", MESSAGES[length - 5 : length]), ("x", 1)], "task")
     await calls.close()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -28,6 +29,8 @@ from support.make import checkpoint, config, id_of, plain, version
 from support.values import INTEGERS
 
 CHANNELS = ["a", "b", "c"]
+STILL = [f"still {number:02}" for number in range(24)]
+"""Channels of a wide graph, of which few change at a time."""
 PLACES = st.tuples(st.sampled_from(["t", "u", "v"]), st.sampled_from(["", "sub:1"]))
 
 
@@ -72,6 +75,7 @@ class Beside(RuleBasedStateMachine):
 
     backend: Backend
     mode: str
+    still: Sequence[str] = ()
     stored = Bundle("stored")
 
     @initialize()
@@ -104,7 +108,8 @@ class Beside(RuleBasedStateMachine):
         new = {name: version(self.count) for name in {*changed, *drop}}
         versions = {**self.versions.get((*place, above), {}), **new}
         values = {name: value for name, value in changed.items() if name not in drop}
-        made = checkpoint(id, values, versions)
+        seen = {f"node of {name}": {name: versions[name]} for name in self.still}
+        made = checkpoint(id, values, versions, versions_seen=seen)
         where = config(*place, above)
         metadata: Any = {"step": self.count, "run_id": run}
         stored = self.run(self.calls.put(where, made, metadata, new))
@@ -122,7 +127,8 @@ class Beside(RuleBasedStateMachine):
         id=st.integers(0, 30),
     )
     def put_root(self, place: Any, changed: Any, run: str, id: int) -> Any:
-        return self._put(place, None, f"{id:02}", changed, (), run)
+        still = {name: f"{name} {id} " * 20 for name in self.still}
+        return self._put(place, None, f"{id:02}", {**changed, **still}, (), run)
 
     @rule(
         target=stored,
@@ -131,13 +137,17 @@ class Beside(RuleBasedStateMachine):
         drop=st.sets(st.sampled_from(CHANNELS), max_size=1),
         run=st.sampled_from(["r1", "r2", "r3"]),
         id=st.integers(31, 99),
+        stirred=st.sets(st.sampled_from(STILL), max_size=3),
     )
-    def put_child(self, parent: Any, changed: Any, drop: Any, run: str, id: int) -> Any:
+    def put_child(
+        self, parent: Any, changed: Any, drop: Any, run: str, id: int, stirred: set[str]
+    ) -> Any:
         where = parent["configurable"]
         place = (where["thread_id"], where["checkpoint_ns"])
         if not self.alive(parent) or self.alive(config(*place, f"{id:02}")):
             return parent
-        return self._put(place, parent, f"{id:02}", changed, drop, run)
+        stirring = {name: f"{name} {id}" for name in sorted(stirred.intersection(self.still))}
+        return self._put(place, parent, f"{id:02}", {**changed, **stirring}, drop, run)
 
     @rule(
         where=stored,
@@ -208,10 +218,11 @@ def seen(found: Iterable[CheckpointTuple]) -> dict[tuple[str, str, str], Any]:
     return by_place
 
 
+@pytest.mark.parametrize("still", [(), STILL], ids=["narrow", "wide"])
 def test_any_sequence_of_operations_does_what_the_official_saver_does(
-    backend: Backend, mode: str
+    backend: Backend, mode: str, still: Sequence[str]
 ) -> None:
-    machine = type("Beside", (Beside,), {"backend": backend, "mode": mode})
+    machine = type("Beside", (Beside,), {"backend": backend, "mode": mode, "still": still})
     examples = max(10, settings.default.max_examples // 2)  # type: ignore[union-attr]
     how = settings(max_examples=examples, stateful_step_count=25)
     run_state_machine_as_test(machine, settings=how)

@@ -24,6 +24,8 @@ from support.workers import put_chain
 
 SPAWN = multiprocessing.get_context("spawn")
 DATA = Path(__file__).parent / "data"
+KEPT = golden.threads_of(1)
+"""The threads of the files of the first layout."""
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def old(request: pytest.FixtureRequest, path: Path) -> Path:
 
 
 def test_an_old_file_gets_what_it_lacks_and_keeps_what_it_has(old: Path, clock: Clock) -> None:
-    for at, thread in enumerate(golden.THREADS):
+    for at, thread in enumerate(KEPT):
         with closing(sqlite3.connect(old)) as connection, connection:
             connection.execute(
                 "UPDATE holdfast_threads SET created_at = ?, updated_at = ? WHERE thread_id = ?",
@@ -55,22 +57,22 @@ def test_an_old_file_gets_what_it_lacks_and_keeps_what_it_has(old: Path, clock: 
     with closing(SqliteSaver(old, ttl=50)) as saver:
         execute = executing(saver, clock)
         listed = execute(base.Threads(10))
-        assert [row.thread_id for row in listed] == [*reversed(golden.THREADS)]
+        assert [row.thread_id for row in listed] == [*reversed(KEPT)]
         assert [row.updated for row in listed] == [
-            int(NOW - 90 + 40 * at) * 1000 for at in reversed(range(len(golden.THREADS)))
+            int(NOW - 90 + 40 * at) * 1000 for at in reversed(range(len(KEPT)))
         ]
         assert {(row.created, row.expires) for row in listed} == {(int(NOW - 100) * 1000, None)}
         assert rows(old, "SELECT version FROM holdfast_layout") == [(2,)]
         after = [rows(old, f"SELECT * FROM holdfast_{table} ORDER BY 1, 2, 3") for table in kept]
         assert after == before
-        first = golden.THREADS[0]
+        first = KEPT[0]
         execute(base.Forget(first, new_operation_id()))
         assert lying(old) == 0
         with pytest.raises(ThreadDeleted):
             execute(building(made(first, 9), parent(8)))
-        execute(write(golden.THREADS[1]))
+        execute(write(KEPT[1]))
         clock.now += 50
-        assert [row.thread_id for row in execute(base.Threads(10))] == [*golden.THREADS[:1:-1]]
+        assert [row.thread_id for row in execute(base.Threads(10))] == [*KEPT[:1:-1]]
 
 
 def test_a_new_file_and_an_old_one_have_the_same_tables(old: Path, tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_several_processes_bring_a_file_up_to_date_at_once(old: Path) -> None:
     assert [process.exitcode for process in processes] == [0] * 4
     assert rows(old, "SELECT version FROM holdfast_layout") == [(2,)]
     with closing(SqliteSaver(old)) as saver:
-        assert len(saver._live.backend.execute(base.Threads(50))) == len(golden.THREADS) + 4
+        assert len(saver._live.backend.execute(base.Threads(50))) == len(KEPT) + 4
 
 
 def test_a_newer_layout_is_told_as_such_also_when_it_comes_while_one_waits(

@@ -3,20 +3,23 @@
 
 #![no_main]
 
+use _core::store::base::Base;
 use _core::store::bundle::{bundled, unbundled};
 use _core::store::chunk::{
     front, level, open, put_checksum, references, seal, Compression, Id, Ref, BUNDLE, KEYED, LEAF,
+    MANIFEST,
 };
-use _core::store::manifest::manifest_leaf;
+use _core::store::manifest::{manifest_leaf, Manifest};
 use _core::store::record::Record;
-use _core::store::tree::children;
+use _core::store::tree::{children, Page};
 use _core::store::writes::Write;
 use libfuzzer_sys::fuzz_target;
+use std::sync::Arc;
 
 /// References of several levels; the payload may name any of them.
 fn some_references(count: u8) -> Vec<Ref> {
     let reference = |number: u8| Ref {
-        level: number % 5,
+        level: [LEAF, 1, 2, 3, MANIFEST][usize::from(number % 5)],
         id: Id([number; 16]),
     };
     (0..count % 8).map(reference).collect()
@@ -76,6 +79,15 @@ fuzz_target!(|bytes: &[u8]| {
         let Ok(record) = Record::open(&stored) else {
             continue;
         };
+        if let Manifest::Based(_, edits) = &record.manifest {
+            let page = Page {
+                id: Id::of(MANIFEST, &named, bytes),
+                level: MANIFEST,
+                references: named.clone(),
+                payload: bytes.to_vec(),
+            };
+            let _ = Base::open(Arc::new(page)).and_then(|base| base.edited(edits));
+        }
         // Written and read again it is the same, to the bit: versions may be NaN.
         let (stored, _) = record
             .seal(Compression::None)

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypeAlias, final
 
 __all__ = [
     "FORMAT",
+    "MANIFEST",
     "RELEASE",
     "Codec",
     "Core",
@@ -38,6 +39,9 @@ _Version: TypeAlias = str | int | float
 
 FORMAT: Final[int]
 """The storage format that is written, and the newest that is read."""
+MANIFEST: Final[int]
+"""The level of chunks that hold channels and versions, and their pages the next ones; those of
+values have lower ones."""
 RELEASE: Final[bool]
 """Whether the extension was built with optimisations."""
 
@@ -95,11 +99,14 @@ class Core:
         ],
         versions_seen: Sequence[tuple[str, dict[str, _Version]]],
         parent: Record | None,
+        *,
+        may_be_based: bool = True,
     ) -> Draft:
         """Plan the commit of a checkpoint.
 
         A channel's value is what the serializer made of it, None where the channel is
-        empty, or True where it is what `parent` holds.
+        empty, or True where it is what `parent` holds. The record may say only what has changed
+        since the parent, or one before it; not where those may have been removed.
         """
     def draft_writes(self, thread_id: str, entries: Sequence[tuple[str, str, _Typed]]) -> Draft:
         """Plan the commit of pending writes: channel, task path, and value."""

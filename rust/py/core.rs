@@ -145,7 +145,7 @@ impl Core {
 
     /// Plan the commit of a checkpoint.
     #[allow(clippy::too_many_arguments)]
-    #[pyo3(signature = (thread_id, checkpoint_ns, checkpoint_id, parent_id, metadata, skeleton, channels, versions_seen, parent))]
+    #[pyo3(signature = (thread_id, checkpoint_ns, checkpoint_id, parent_id, metadata, skeleton, channels, versions_seen, parent, *, may_be_based=true))]
     fn draft_checkpoint(
         &self,
         py: Python<'_>,
@@ -158,6 +158,7 @@ impl Core {
         channels: Vec<(Bound<'_, PyString>, Bound<'_, PyAny>, Bound<'_, PyAny>)>,
         versions_seen: Vec<(Bound<'_, PyString>, Bound<'_, PyDict>)>,
         parent: Option<&Record>,
+        may_be_based: bool,
     ) -> PyResult<Draft> {
         let scope = scope(&to_bytes(thread_id)?);
         let namespace = to_bytes(checkpoint_ns)?;
@@ -200,6 +201,8 @@ impl Core {
                 })
             })
             .collect::<PyResult<Vec<_>>>()?;
+        let last = parent.filter(|_| may_be_based).map(Record::whole);
+        let last = last.transpose()?.cloned();
         guarded(py, || {
             let mut plan = draft::Draft::default();
             let mut memos = Vec::new();
@@ -232,19 +235,23 @@ impl Core {
                 });
             }
             entries.extend(seen);
-            let (manifest, nodes) = plan_manifest(entries.clone());
-            plan.nodes(nodes);
+            let last = last
+                .as_ref()
+                .map(|whole| (&whole.entries[..], whole.base.as_ref()));
+            let manifest = plan_manifest(&entries, last);
+            plan.nodes(manifest.nodes);
             let record = record::Record {
                 parent: parent_id,
                 metadata,
                 skeleton,
-                manifest,
+                manifest: manifest.manifest,
             };
             let (stored, roots) = record.seal(self.shared.compression)?;
             let placed = Placed {
                 place: (scope, namespace, id),
                 record,
                 entries,
+                base: manifest.base,
             };
             Draft::new(
                 self.shared.clone(),

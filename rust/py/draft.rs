@@ -11,6 +11,7 @@ use super::core::Shared;
 use super::error::guarded;
 use super::reader::to_id;
 use crate::error::Result;
+use crate::store::base::Base;
 use crate::store::cache::{Loaded, Scope, Whole};
 use crate::store::chunk::{Id, Ref};
 use crate::store::draft::{self, Shipment};
@@ -44,6 +45,7 @@ pub struct Placed {
     pub place: Place,
     pub record: Record,
     pub entries: Vec<Entry>,
+    pub base: Option<Arc<Base>>,
 }
 
 struct State {
@@ -206,9 +208,10 @@ impl Draft {
                 place,
                 record,
                 entries,
+                base,
             }) = state.placed.take()
             {
-                let whole = Whole::new(record, entries, self.sealed[0].len());
+                let whole = Whole::new(record, entries, base, self.sealed[0].len());
                 cache.keep_record(place, Arc::new(whole));
             }
             Ok(())

@@ -56,6 +56,7 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("FORMAT", crate::store::chunk::FORMAT)?;
+        module.add("MANIFEST", crate::store::chunk::MANIFEST)?;
         module.add("RELEASE", !cfg!(debug_assertions))
     }
 }

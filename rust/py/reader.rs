@@ -11,6 +11,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use super::core::{from_version, to_version, Shared};
 use super::error::{caught, guarded};
 use super::text::{to_bytes, to_text};
+use crate::store::base::Edit;
 use crate::store::cache::{Scope, Whole};
 use crate::store::chunk::{Id, Ref};
 use crate::store::manifest::{Entry, Manifest};
@@ -59,12 +60,27 @@ impl Record {
             .ok_or_else(|| PyValueError::new_err("the record's manifest was not read"))
     }
 
+    /// The values of which the record itself says what they are.
+    fn own_values(&self) -> Vec<Value> {
+        let record = self.record();
+        let mut values = vec![record.metadata.clone(), record.skeleton.clone()];
+        if let Manifest::Based(_, edits) = &record.manifest {
+            values.extend(edits.iter().filter_map(|edit| match edit {
+                Edit::Put {
+                    entry: Entry::Channel { value, .. },
+                    ..
+                } => value.clone(),
+                _ => None,
+            }));
+        }
+        values
+    }
+
     fn manifest_refs(&self) -> Vec<Ref> {
         match &self.record().manifest {
-            Manifest::Tree(spans) if self.whole.get().is_none() => {
-                spans.iter().map(|span| span.reference).collect()
-            }
-            _ => Vec::new(),
+            Manifest::Inline(_) => Vec::new(),
+            Manifest::Based(base, _) => vec![*base],
+            Manifest::Tree(spans) => spans.iter().map(|span| span.reference).collect(),
         }
     }
 }
@@ -219,8 +235,8 @@ impl Reader {
             missing
         };
         if missing.is_empty() {
-            let entries = guarded(py, || self.chunks().entries(record.record()))?;
-            let whole = Whole::new(record.record().clone(), entries, record.size);
+            let (entries, base) = guarded(py, || self.chunks().entries(record.record()))?;
+            let whole = Whole::new(record.record().clone(), entries, base, record.size);
             let _ = record.whole.set(Arc::new(whole));
         }
         Ok(missing)
@@ -293,6 +309,9 @@ impl Reader {
             let head = [&whole.record.metadata, &whole.record.skeleton].map(Value::clone);
             missing =
                 self.missing_of(chosen.chain(head.into_iter().filter(|_| channels.is_none())));
+        } else if channels.is_none() {
+            // As much as is known, so that a store that follows references is asked once.
+            missing.extend(self.missing_of(record.own_values()));
         }
         Ok(missing.iter().map(|r| PyBytes::new(py, &r.id.0)).collect())
     }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::base::Base;
 use super::chunk::{Id, Ref};
 use super::manifest::{Entry, Manifest};
 use super::memo::Memo;
@@ -53,12 +54,19 @@ impl Loaded {
 pub struct Whole {
     pub record: Record,
     pub entries: Vec<Entry>,
+    /// What the manifest is told by, and the next one may be.
+    pub base: Option<Arc<Base>>,
     pub channels: HashMap<Vec<u8>, usize>,
     pub size: usize,
 }
 
 impl Whole {
-    pub fn new(mut record: Record, entries: Vec<Entry>, size: usize) -> Self {
+    pub fn new(
+        mut record: Record,
+        entries: Vec<Entry>,
+        base: Option<Arc<Base>>,
+        size: usize,
+    ) -> Self {
         // The entries are kept beside it.
         record.manifest = Manifest::Inline(Vec::new());
         let channels: HashMap<Vec<u8>, usize> = entries
@@ -72,6 +80,7 @@ impl Whole {
         Self {
             record,
             entries,
+            base,
             channels,
             size,
         }
@@ -84,6 +93,7 @@ impl Whole {
             + of_record
             + self.entries.iter().map(Entry::heap).sum::<usize>()
             + names.sum::<usize>()
+            + self.base.as_ref().map_or(0, |base| base.heap())
     }
 }
 

@@ -22,7 +22,7 @@ use super::compression::{compress, decompress, Dictionary};
 use crate::error::{Error, Result};
 
 /// The newest format that this version writes, and the newest that it reads.
-pub const FORMAT: u8 = 3;
+pub const FORMAT: u8 = 4;
 
 const COMPRESSED: u8 = 1;
 /// From format 3 on: the frame needs the dictionary of format 2.
@@ -86,7 +86,8 @@ pub struct Ref {
 }
 
 impl Ref {
-    const LEN: usize = 17;
+    /// Bytes in front of an object.
+    pub const LEN: usize = 17;
 }
 
 /// How payloads are written; reading takes either.

@@ -1,5 +1,6 @@
 //! What is stored: keys, chunks, trees, records, and the cache of what is known to be there.
 
+pub mod base;
 pub mod bundle;
 pub mod bytes;
 pub mod cache;

@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::base::Base;
 use super::cache::Loaded;
 use super::chunk::{open_chunk, Id, Ref, KEYED, LEAF, MANIFEST};
 use super::manifest::{manifest_leaf, Entry, Manifest};
@@ -90,7 +91,7 @@ impl Reader {
         )
     }
 
-    fn node(&self, reference: Ref) -> Result<&Page> {
+    fn node(&self, reference: Ref) -> Result<&Arc<Page>> {
         match self.loaded.get(&reference.id) {
             Some(Loaded::Node(node)) if node.level == reference.level => Ok(node),
             Some(_) => Err(Error::corrupt(format!(
@@ -156,12 +157,19 @@ impl Reader {
         Ok(leaves)
     }
 
-    /// The entries of a record's manifest.
-    pub fn entries(&self, record: &Record) -> Result<Vec<Entry>> {
-        let spans = match &record.manifest {
-            Manifest::Inline(entries) => return Ok(entries.clone()),
-            Manifest::Tree(spans) => spans,
-        };
+    /// The entries of a record's manifest, and its base if it has one.
+    pub fn entries(&self, record: &Record) -> Result<(Vec<Entry>, Option<Arc<Base>>)> {
+        match &record.manifest {
+            Manifest::Inline(entries) => Ok((entries.clone(), None)),
+            Manifest::Based(reference, edits) => {
+                let base = Base::open(self.node(*reference)?.clone())?;
+                Ok((base.edited(edits)?, Some(Arc::new(base))))
+            }
+            Manifest::Tree(spans) => Ok((self.tree_entries(spans)?, None)),
+        }
+    }
+
+    fn tree_entries(&self, spans: &[Span]) -> Result<Vec<Entry>> {
         let total = spans
             .iter()
             .fold(0u64, |sum, span| sum.saturating_add(span.length));

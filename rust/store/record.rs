@@ -2,10 +2,11 @@
 //!
 //! Payload: parent id, metadata, skeleton (the checkpoint without its channels), manifest.
 
+use super::base::Edit;
 use super::bytes::{put_field, Input};
 use super::chunk::{seal, Compression, Ref, KEYED, MANIFEST};
 use super::manifest::{Entry, Manifest};
-use super::value::{put_spans, take_spans, References, Value};
+use super::value::{put_spans, take_reference, take_spans, References, Value};
 use crate::error::{Error, Result};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,8 @@ pub struct Record {
 
 const INLINE_KIND: u8 = 0;
 const TREE_KIND: u8 = 1;
+/// From format 4 on.
+const BASED_KIND: u8 = 2;
 
 impl Record {
     /// The bytes to store, and what they refer to.
@@ -33,6 +36,13 @@ impl Record {
                 out.push(INLINE_KIND);
                 for entry in entries {
                     entry.put(&mut out, &mut references);
+                }
+            }
+            Manifest::Based(base, edits) => {
+                out.push(BASED_KIND);
+                references.put(&mut out, *base);
+                for edit in edits {
+                    edit.put(&mut out, &mut references);
                 }
             }
             Manifest::Tree(spans) => {
@@ -56,6 +66,17 @@ impl Record {
         let skeleton = Value::take(&mut input, references)?;
         let manifest = match input.byte()? {
             INLINE_KIND => Manifest::Inline(Entry::take_all(input.rest(), references)?),
+            BASED_KIND => {
+                let base = take_reference(&mut input, references)?;
+                if base.level != MANIFEST {
+                    return Err(Error::corrupt("the base of a manifest is none"));
+                }
+                let mut edits = Vec::new();
+                while !input.is_empty() {
+                    edits.push(Edit::take(&mut input, references)?);
+                }
+                Manifest::Based(base, edits)
+            }
             TREE_KIND => {
                 let spans = take_spans(&mut input, references, MANIFEST)?;
                 if !input.is_empty() {
@@ -78,8 +99,8 @@ impl Record {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::chunk::Id;
-    use super::super::manifest::plan_manifest;
+    use super::super::chunk::{Id, LEAF};
+    use super::super::manifest::{plan_manifest, Plan};
     use super::super::tree::{Page, Span};
     use super::super::value::{Body, Root};
     use super::super::version::Version;
@@ -134,20 +155,35 @@ mod tests {
     }
 
     fn record(n: usize) -> (Record, Vec<Arc<Page>>) {
-        let (manifest, pages) = plan_manifest(entries(n));
+        let Plan {
+            manifest, nodes, ..
+        } = plan_manifest(&entries(n), None);
         let record = Record {
             parent: b"parent".to_vec(),
             metadata: inline(b"msgpack", &[0x80]),
             skeleton: value(5),
             manifest,
         };
-        (record, pages)
+        (record, nodes)
+    }
+
+    /// One whose manifest has a base.
+    fn based() -> Record {
+        let (mut record, _) = record(30);
+        let mut changed = entries(30);
+        changed.remove(7);
+        let last = entries(30);
+        let planned = plan_manifest(&changed, Some((&last, None)));
+        assert!(matches!(planned.manifest, Manifest::Based(..)));
+        assert_eq!(planned.nodes, [planned.base.unwrap().page.clone()]);
+        record.manifest = planned.manifest;
+        record
     }
 
     #[test]
     fn records_round_trip() {
-        for n in [0, 1, 10, 200] {
-            let (record, _) = record(n);
+        let records = [0, 1, 10, 200].map(|n| record(n).0);
+        for record in records.into_iter().chain([based()]) {
             let (stored, references) = record.seal(Compression::Zstd).unwrap();
             assert_eq!(Record::open(&stored).unwrap(), record);
             assert_eq!(
@@ -159,13 +195,14 @@ mod tests {
 
     #[test]
     fn a_large_manifest_shares_what_did_not_change() {
-        let (manifest, before) = plan_manifest(entries(200));
-        assert!(matches!(manifest, Manifest::Tree(_)));
+        let planned = plan_manifest(&entries(200), None);
+        assert!(matches!(planned.manifest, Manifest::Tree(_)));
+        let before = planned.nodes;
         let mut changed = entries(200);
         if let Entry::Channel { version, .. } = &mut changed[77] {
             *version = Some(Version::Int(-5));
         }
-        let (_, after) = plan_manifest(changed);
+        let after = plan_manifest(&changed, None).nodes;
         let new = after
             .iter()
             .filter(|node| !before.iter().any(|old| old.id == node.id))
@@ -180,9 +217,22 @@ mod tests {
 
     #[test]
     fn cut_records_are_refused() {
-        let (stored, _) = record(10).0.seal(Compression::None).unwrap();
-        for short in 0..stored.len() {
-            assert!(Record::open(&stored[..short]).is_err());
+        for record in [record(10).0, based()] {
+            let (stored, _) = record.seal(Compression::None).unwrap();
+            for short in 0..stored.len() {
+                assert!(Record::open(&stored[..short]).is_err());
+            }
         }
+    }
+
+    #[test]
+    fn a_value_cannot_pass_for_a_base() {
+        let mut record = based();
+        let Manifest::Based(base, _) = &mut record.manifest else {
+            panic!("the manifest has no base");
+        };
+        base.level = LEAF;
+        let (stored, _) = record.seal(Compression::None).unwrap();
+        assert!(Record::open(&stored).is_err());
     }
 }

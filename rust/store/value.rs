@@ -158,6 +158,19 @@ impl Value {
         size_of::<Self>() + self.tag.len() + body + 32
     }
 
+    /// Bytes of the value.
+    pub fn length(&self) -> u64 {
+        let add = |sum: u64, length: u64| sum.saturating_add(length);
+        match &self.body {
+            Body::Inline(bytes) => bytes.len() as u64,
+            Body::Tree(root) => {
+                let literals = root.literals.iter().map(|(_, bytes)| bytes.len() as u64);
+                let leaves = root.spans.iter().map(|span| span.length);
+                literals.chain(leaves).fold(0, add)
+            }
+        }
+    }
+
     pub fn spans(&self) -> &[Span] {
         match &self.body {
             Body::Inline(_) => &[],

@@ -3,7 +3,7 @@
 When the format changes on purpose, raise its version in the core, then make the file of the
 new version and commit it beside the old ones, which must stay readable for ever:
 
-    cd tests && python -m support.golden data/format-3.db
+    cd tests && python -m support.golden data/format-4.db
 
 Where only the shape changes, which earlier versions of the core read as well (where trees are cut,
 what stands in a record), the format stays: keep the old file under another name, as
@@ -36,10 +36,17 @@ from langchain_core.messages import (
 
 from support.make import checkpoint, checkpoint_id, config, version
 
-PLAIN = ("zstd", "none", "untyped")
+PLAIN = ("zstd", "none", "untyped", "wide")
 """Threads whose bytes depend on no class of LangChain, which gains fields at times."""
 THREADS = (*PLAIN, "messages")
+FIRST = {"wide": 4}
+"""The first format that a thread is kept in, where that is not 1."""
 SPECIAL = {"__error__": -1, "__interrupt__": -3, "__resume__": -4}
+
+
+def threads_of(format: int) -> list[str]:
+    """The threads that are kept in that format."""
+    return [thread for thread in THREADS if FIRST.get(thread, 1) <= format]
 
 
 class Untyped:
@@ -64,6 +71,8 @@ class Step:
     changed: tuple[str, ...]
     metadata: dict[str, Any]
     writes: list[tuple[str, str, list[tuple[str, Any]]]] = field(default_factory=list)
+    is_wide: bool = False
+    """Whether each channel has a node of its own that has seen it."""
 
 
 def text(length: int) -> str:
@@ -103,6 +112,9 @@ def steps(thread: str) -> Iterator[Step]:
         grown, now = {"messages": messages()}, {"messages": version(2)}
         yield Step("", 2, 1, grown, now, ("messages",), kind, writes)
         return
+    if thread == "wide":
+        yield from wide(kind)
+        return
     channels = {f"channel {number:02}": [number, f"value {number}"] for number in range(60)}
     length = 100_000 if thread == "zstd" else 12_000
     items = [{"id": f"item {number}", "text": text(200 + number)} for number in range(40)]
@@ -127,9 +139,33 @@ def steps(thread: str) -> Iterator[Step]:
         yield Step(ns, 1, None, inner, marks, tuple(inner), {**kind, "parents": {"": "x"}})
 
 
+def wide(kind: dict[str, Any]) -> Iterator[Step]:
+    """Many channels, of which few change at a time; one comes, one goes, and at last all change."""
+    values: dict[str, Any] = {f"channel {number:02}": text(150 + number) for number in range(24)}
+    versions = dict.fromkeys(values, version(1))
+    run = {**kind, "run_id": "run of wide"}
+    yield Step("", 1, None, values, versions, tuple(versions), run, is_wide=True)
+    for number in range(2, 8):
+        changed = {f"channel {number:02}": text(300 + number), "long": text(5000 + number)}
+        if number == 3:
+            changed["channel 30"] = "new"
+        values = {**values, **changed}
+        new = dict.fromkeys(changed, version(number))
+        if number == 4:
+            del values["channel 00"]
+            new["channel 00"] = version(number)
+        versions = {**versions, **new}
+        yield Step("", number, number - 1, values, versions, tuple(new), kind, is_wide=True)
+    versions = dict.fromkeys(values, version(8))
+    values = {name: text(10) for name in values}
+    yield Step("", 8, 7, values, versions, tuple(versions), kind, is_wide=True)
+
+
 def made(step: Step) -> Any:
     """The checkpoint of a step."""
-    seen = {"node": dict(step.versions), "__input__": {}}
+    seen: dict[str, Any] = {"node": dict(step.versions), "__input__": {}}
+    if step.is_wide:
+        seen = {f"node of {name}": {name: one} for name, one in step.versions.items()}
     return checkpoint(step.number, step.values, step.versions, versions_seen=seen)
 
 

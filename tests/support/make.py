@@ -67,7 +67,8 @@ class Thread:
         self.head: RunnableConfig | None = None
         self.expected: dict[str, dict[str, Any]] = {}
         """What each checkpoint holds, by id."""
-        self._versions: dict[str | None, ChannelVersions] = {None: {}}
+        self.versions: dict[str | None, ChannelVersions] = {None: {}}
+        """Its channels' versions, in order."""
 
     async def put(
         self,
@@ -87,7 +88,7 @@ class Thread:
         number = self.count
         above = id_of(over) if over else None
         new = {name: version(number) for name in (*changed, *drop)}
-        versions = {**self._versions[above], **new}
+        versions = {**self.versions[above], **new}
         values = {**self.expected.get(above or "", {}), **changed}
         for name in drop:
             values.pop(name, None)
@@ -98,7 +99,7 @@ class Thread:
             {"source": "loop", "step": number, "parents": {}, **(metadata or {})},
             new,
         )
-        self._versions[name] = versions
+        self.versions[name] = versions
         self.expected[name] = values
         self.head = stored
         return stored

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from holdfast._core import references
+from holdfast._core import MANIFEST, CoreError, references
 from holdfast.backends.requests.changes import (
     OPERATION_ID_BYTES,
     TOMBSTONE_SECONDS,
@@ -92,6 +92,7 @@ __all__ = [
     "Write",
     "WritesOf",
     "follow",
+    "manifest_ids",
     "new_operation_id",
 ]
 
@@ -173,6 +174,16 @@ class Backend(ABC):
     @abstractmethod
     def after_fork(self) -> None:
         """In a forked child: drop what the parent opened, unused and unclosed."""
+
+
+def manifest_ids(record: bytes) -> list[bytes]:
+    """The chunks that a record refers to for what is not a value; none where it is damaged, which
+    who reads it finds."""
+    try:
+        named = references(record)[1]
+    except CoreError:
+        return []
+    return [id for level, id in named if level >= MANIFEST]
 
 
 def follow(

@@ -60,7 +60,7 @@ def _walk(
         def manifests(records: Sequence[Record] = records) -> list[bytes]:
             return [id for record in records for id in reader.missing(record, [])]
 
-        yield from complete(core, reader, place.thread_id, manifests)
+        yield from complete(core, reader, place.thread_id, manifests, alone=True)
         fresh = False
         for row, record in zip(rows, records, strict=True):
             if row.checkpoint_id in seen or not remaining:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -41,7 +42,8 @@ def read_standing(core: Core, serde: SerializerProtocol, row: Row) -> Steps[Stan
     def read(reader: Reader, stored: bytes) -> Steps[Standing]:
         reader.add(list(row.chunks.items()))
         record = reader.record(stored)
-        yield from complete(core, reader, row.thread_id, lambda: reader.missing(record, []))
+        manifest = partial(reader.missing, record, [])
+        yield from complete(core, reader, row.thread_id, manifest, alone=True)
         filled = record.filled()
         telling = [channel for channel in filled if channel == TASKS or channel.startswith(JOIN)]
 

@@ -142,6 +142,7 @@ def read_history(
             reader,
             thread_id,
             lambda: [id for _, record in unread for id in reader.missing(record, [])],
+            alone=True,
         )
     for row, record in unread:
         metadata = yield from read_metadata(core, serde, row)

@@ -22,15 +22,25 @@ T = TypeVar("T")
 
 
 def complete(
-    core: Core, reader: Reader, thread_id: str, missing: Callable[[], list[bytes]]
+    core: Core,
+    reader: Reader,
+    thread_id: str,
+    missing: Callable[[], list[bytes]],
+    *,
+    alone: bool = False,
 ) -> Steps[None]:
-    """Fetch chunks until none is missing; MissingChunk where the store has one no more."""
+    """Fetch chunks until none is missing; MissingChunk where the store has one no more.
+
+    Args:
+        alone: What they refer to is not wanted, as far as it is not missing then.
+    """
     asked: set[bytes] = set()
     while ids := missing():
         if asked.issuperset(ids):
             raise MissingChunk(f"chunk {ids[0].hex()} is missing")
         asked.update(ids)
-        chunks = yield Chunks(thread_id, ids, partial(core.lacking, thread_id))
+        lacking = None if alone else partial(core.lacking, thread_id)
+        chunks = yield Chunks(thread_id, ids, lacking)
         reader.add(list(chunks.items()))
 
 

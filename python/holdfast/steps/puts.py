@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -60,8 +61,9 @@ def put(
     fence: Fence | None = None,
     trim: Trim | None = None,
 ) -> Steps[RunnableConfig]:
-    """Store a checkpoint: one round trip, and one before it where the parent is not known here.
-    With `trim` some more after it when older ones have to go."""
+    """Store a checkpoint: one round trip, and one before it where the parent is not known here, or
+    two where its record does not hold all of its manifest. With `trim` some more after it when
+    older ones have to go."""
     place = Place.of(config)
     checkpoint_id = checkpoint["id"]
     values: dict[str, Any] = checkpoint.get("channel_values") or {}
@@ -96,7 +98,7 @@ def put(
         parent = yield from _parent(core, place.thread_id, place.checkpoint_ns, place.checkpoint_id)
         held = {c for c in kept if parent is not None and parent.holds(c, versions[c])}
 
-    def plan(keep: set[str]) -> Draft:
+    def plan(keep: set[str], *, may_be_based: bool = True) -> Draft:
         channels: list[tuple[str, Any, Any]] = [
             (channel, version, True if channel in keep else encoded.get(channel))
             for channel, version in versions.items()
@@ -112,6 +114,7 @@ def put(
             channels,
             list(seen.items()),
             parent,
+            may_be_based=may_be_based,
         )
 
     def replan() -> Draft:
@@ -120,7 +123,7 @@ def put(
         for channel in held:
             if channel in values:
                 encoded[channel] = _dumps(dumps, channel, values[channel])
-        return plan(held - encoded.keys())
+        return plan(held - encoded.keys(), may_be_based=False)
 
     run_id = merged.get("run_id")
     follows = _predecessors(place, merged, _has_open_channel(merged, versions, values))
@@ -250,7 +253,8 @@ def _parent(core: Core, thread_id: str, checkpoint_ns: str, parent_id: str) -> S
 
     def read(reader: Reader, stored: bytes) -> Steps[Record]:
         record = reader.record(stored)
-        yield from complete(core, reader, thread_id, lambda: reader.missing(record, []))
+        missing = partial(reader.missing, record, [])
+        yield from complete(core, reader, thread_id, missing, alone=True)
         reader.remember(record, checkpoint_ns, parent_id)
         return record
 

@@ -7,7 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.backends import base
-from holdfast.backends.base import Expire, Release, ThreadRow, Visit, Visited, Weigh
+from holdfast.backends.base import (
+    Expire,
+    Release,
+    ThreadRow,
+    Visit,
+    Visited,
+    Weigh,
+    manifest_ids,
+)
 from holdfast.backends.memory.state import Lease, State, milliseconds
 
 
@@ -72,6 +80,8 @@ class Threads:
     def _row(self, thread_id: str) -> ThreadRow:
         thread = self._state.threads[thread_id]
         ns = min(thread.ids)
+        head = thread.row(thread_id, (ns, thread.ids[ns][-1]))
+        head.chunks.update(thread.fetch(manifest_ids(head.record)))
         return ThreadRow(
             thread_id,
             thread.epoch,
@@ -79,7 +89,7 @@ class Threads:
             milliseconds(thread.updated),
             None if thread.expires is None else milliseconds(thread.expires),
             {ns: len(ids) for ns, ids in sorted(thread.ids.items())},
-            thread.row(thread_id, (ns, thread.ids[ns][-1])),
+            head,
         )
 
     def _visit(self, request: Visit) -> tuple[list[Visited], bytes | None]:

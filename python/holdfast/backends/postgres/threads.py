@@ -87,6 +87,7 @@ class Threads:
         spaces: dict[str, dict[str, int]] = {}
         heads: dict[str, tuple[str, str, bytes]] = {}
         logs: dict[str, list[Entry]] = {}
+        chunks: dict[str, dict[bytes, bytes]] = {}
         for kind, thread_id, ns, number, created, updated, expires, name, idx, data in rows:
             if kind == "thread":
                 found[thread_id] = number, created, updated, expires
@@ -94,6 +95,8 @@ class Threads:
                 spaces.setdefault(thread_id, {})[ns] = number
             elif kind == "record":
                 heads[thread_id] = from_column(ns), from_column(name), data
+            elif kind == "chunk":
+                chunks.setdefault(thread_id, {})[bytes.fromhex(name)] = data
             else:
                 logs.setdefault(thread_id, []).append((number, name, idx, data))
         order = sorted(found, key=lambda one: (found[one][2], from_column(one)), reverse=True)
@@ -102,7 +105,12 @@ class Threads:
                 from_column(thread_id),
                 *found[thread_id],
                 {from_column(ns): count for ns, count in sorted(spaces[thread_id].items())},
-                Row(from_column(thread_id), *heads[thread_id], folded(logs.get(thread_id, ()))),
+                Row(
+                    from_column(thread_id),
+                    *heads[thread_id],
+                    folded(logs.get(thread_id, ())),
+                    chunks.get(thread_id, {}),
+                ),
             )
             for thread_id in order
         ]

@@ -84,7 +84,11 @@ class Listing:
         if not threads:
             return []
         replies = yield [
-            call("thread_row", [names.meta(thread_id)], *names.bases(thread_id))
+            call(
+                "thread_row",
+                [names.meta(thread_id), names.blobs(thread_id)],
+                *names.bases(thread_id),
+            )
             for thread_id, _ in threads
         ]
         rows: list[ThreadRow] = []
@@ -94,7 +98,7 @@ class Listing:
                 if reply is None:
                     gone.append(thread_id)
                 continue
-            epoch, created, expires, counts, ns, id, stored, writes = reply
+            epoch, created, expires, counts, ns, id, stored, writes, chunks = reply
             if stored is None:
                 raise lost(thread_id, decode(ns), id)
             rows.append(
@@ -105,7 +109,7 @@ class Listing:
                     updated,
                     int(expires) if expires else None,
                     dict(sorted((decode(of), int(count)) for of, count in pairs(counts))),
-                    row(thread_id, decode(ns), id, stored, writes),
+                    row(thread_id, decode(ns), id, stored, writes, chunks),
                 )
             )
         yield from self._tidy(gone)

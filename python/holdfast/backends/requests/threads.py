@@ -50,8 +50,8 @@ class ThreadRow:
         updated: When its last write came.
         expires: When it expires; None for never.
         namespaces: Its namespaces, with the number of checkpoints in each.
-        head: The root namespace's latest checkpoint with its writes; without a root that of the
-            first namespace.
+        head: The root namespace's latest checkpoint with its writes, and with the chunks that its
+            record refers to for what is not a value; without a root that of the first namespace.
     """
 
     thread_id: str

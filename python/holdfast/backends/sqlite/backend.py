@@ -60,7 +60,7 @@ class SqliteBackend(Backend):
         self._thread_rows = ThreadRows(self._tables, self._reclaimer, options.ttl)
         self._changes = Changes(self._tables, self._thread_rows, self._reclaimer).answers
         reads = Reads(self._tables)
-        listings = Listings(self._tables, self._reclaimer, reads.writes_at)
+        listings = Listings(self._tables, self._reclaimer, reads.writes_at, reads.fetch)
         self._reads = reads.answers | listings.answers
         self._refreshes = options.refresh_on_read
         self._reset()

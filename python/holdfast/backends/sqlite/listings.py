@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from holdfast.backends.base import (
@@ -14,6 +14,7 @@ from holdfast.backends.base import (
     Visit,
     Visited,
     Weigh,
+    manifest_ids,
 )
 from holdfast.backends.sqlite.reclaim import Reclaimer
 from holdfast.backends.sqlite.tables import (
@@ -27,6 +28,7 @@ from holdfast.backends.sqlite.tables import (
 )
 
 _WritesAt = Callable[[sqlite3.Cursor, int, Column, Column], list[StoredWrite]]
+_Fetch = Callable[[sqlite3.Cursor, int, Sequence[bytes]], dict[bytes, bytes]]
 _UPDATED = "CAST(updated_at * 1000 AS INTEGER)"
 # As bytes ids with lone surrogates sort among the others, and none ends at a NUL.
 _ID = "CAST(thread_id AS BLOB)"
@@ -35,10 +37,13 @@ _ID = "CAST(thread_id AS BLOB)"
 class Listings:
     """Answers requests on the cursor of an open transaction, at a given time."""
 
-    def __init__(self, tables: Tables, reclaimer: Reclaimer, writes_at: _WritesAt) -> None:
+    def __init__(
+        self, tables: Tables, reclaimer: Reclaimer, writes_at: _WritesAt, fetch: _Fetch
+    ) -> None:
         self._tables = tables
         self._reclaimer = reclaimer
         self._writes_at = writes_at
+        self._fetch = fetch
         self.answers: dict[type, Callable[[sqlite3.Cursor, Any, float], Any]] = {
             Threads: self._threads,
             Visit: self._visit,
@@ -98,6 +103,7 @@ class Listings:
         ).fetchone()
         id = from_column(thread_id)
         writes = self._writes_at(cursor, key, to_column(ns), checkpoint_id)
+        chunks = self._fetch(cursor, key, manifest_ids(record))
         return ThreadRow(
             id,
             epoch,
@@ -105,7 +111,7 @@ class Listings:
             milliseconds(updated_at),
             None if expires_at is None else milliseconds(expires_at),
             namespaces,
-            Row(id, ns, from_column(checkpoint_id), record, writes),
+            Row(id, ns, from_column(checkpoint_id), record, writes, chunks),
         )
 
     def _visit(

@@ -79,7 +79,7 @@ class Reads:
         checkpoint_id, record = row
         writes = self.writes_at(cursor, key, ns, checkpoint_id)
         stored = [record, *(write.data for write in writes)]
-        chunks = follow(stored, request.lacking, lambda ids: self._fetch(cursor, key, ids))
+        chunks = follow(stored, request.lacking, lambda ids: self.fetch(cursor, key, ids))
         return Row(
             request.thread_id,
             request.checkpoint_ns,
@@ -101,7 +101,8 @@ class Reads:
         )
         return [StoredWrite(from_column(task_id), idx, data) for task_id, idx, data in rows]
 
-    def _fetch(self, cursor: sqlite3.Cursor, key: int, ids: Sequence[bytes]) -> dict[bytes, bytes]:
+    def fetch(self, cursor: sqlite3.Cursor, key: int, ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Those of these chunks of a thread that there are."""
         found: dict[bytes, bytes] = {}
         for some in batches(ids):
             found.update(
@@ -131,7 +132,7 @@ class Reads:
             return {}
 
         def fetch(ids: Sequence[bytes]) -> dict[bytes, bytes]:
-            return self._fetch(cursor, key, ids)
+            return self.fetch(cursor, key, ids)
 
         found = fetch(request.ids)
         if request.lacking is not None:

@@ -1,5 +1,6 @@
 -- Threads that have checkpoints, last written first, with their namespaces, and the latest checkpoint
--- of the first of these with its pending writes. An index leads to the last minutes; within a minute
+-- of the first of these with its pending writes, and what its record refers to that is not a value
+-- (level 64, MANIFEST, and above). An index leads to the last minutes; within a minute
 -- all are sorted.
 -- {conditions} and {limit} are over the values that the caller gives
 WITH page AS MATERIALIZED (
@@ -40,3 +41,9 @@ FROM head, LATERAL (
     WHERE thread = head.key AND {writes}.checkpoint_ns = head.checkpoint_ns
         AND {writes}.checkpoint_id = head.checkpoint_id OFFSET 0
 ) AS w
+UNION ALL
+SELECT 'chunk', head.thread_id, NULL, NULL, NULL, NULL, NULL, encode(r.id, 'hex'), NULL, page.data
+FROM head, LATERAL {references:head.record} AS r, LATERAL (
+    SELECT data FROM {blobs} WHERE thread = head.key AND {blobs}.id = r.id OFFSET 0
+) AS page
+WHERE r.level >= 64

@@ -89,8 +89,9 @@ local function parent_of(stored)
   return string.sub(stored, 7, 6 + length), 7 + length
 end
 
--- Add to `front` the pages that the envelope at `at` refers to and `known` lacks.
-local function add_pages(stored, at, known, front)
+-- Add to `front` the pages that the envelope at `at` refers to and `known` lacks, from the level
+-- `lowest` on.
+local function add_pages(stored, at, known, front, lowest)
   local first = string.byte(stored, at) or 0
   -- All formats, from 1 in the upper half of the byte on, have what they refer to in front.
   if first < 16 or bit.band(first, 4) == 0 then
@@ -99,7 +100,7 @@ local function add_pages(stored, at, known, front)
   local high, low = string.byte(stored, at + 2, at + 3)
   local from = at + 4
   for _ = 1, (high or 0) * 256 + (low or 0) do
-    if (string.byte(stored, from) or 0) > 0 then
+    if (string.byte(stored, from) or 0) >= (lowest or 1) then
       local id = string.sub(stored, from + 1, from + 16)
       if not known[id] then
         known[id] = true
@@ -110,8 +111,9 @@ local function add_pages(stored, at, known, front)
   end
 end
 
--- The pages of `front` and all those below them, as pairs of id and bytes.
-local function pages(blobs, known, front)
+-- The pages of `front` and all those below them, from the level `lowest` on, as pairs of id and
+-- bytes.
+local function pages(blobs, known, front, lowest)
   local found = {}
   while #front > 0 do
     local below = {}
@@ -122,7 +124,7 @@ local function pages(blobs, known, front)
         if some[i] then
           found[#found + 1] = front[from + i - 1]
           found[#found + 1] = some[i]
-          add_pages(some[i], 1, known, below)
+          add_pages(some[i], 1, known, below, lowest)
         end
       end
     end
@@ -130,6 +132,9 @@ local function pages(blobs, known, front)
   end
   return found
 end
+
+-- The level of pages that are of no value: MANIFEST of rust/store/chunk.rs.
+local MANIFEST = 64
 
 -- Pending writes begin with the life of their thread.
 local function add_pages_of_writes(writes, known, front)

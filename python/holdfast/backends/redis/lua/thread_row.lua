@@ -1,10 +1,10 @@
 -- Reads what a listing shows of a thread.
--- KEYS: meta
+-- KEYS: meta, blobs
 -- ARGV: base of indexes, base of checkpoint keys, base of writes keys
 -- Reply: nil where there is no such thread, nothing where it has no checkpoint; epoch, when it was created, when it expires or '',
 --        pairs of namespace and number of checkpoints, namespace and id of the head, its record
---        (nil if it is lost) and writes
-local meta = KEYS[1]
+--        (nil if it is lost), writes, and the pages of the record that are of no value
+local meta, blobs = unpack(KEYS)
 local indexes, checkpoints, all_writes = unpack(ARGV)
 local life, epoch, created, expires =
   unpack(redis.call('HMGET', meta, 'life', 'epoch', 'created', 'expires'))
@@ -31,4 +31,10 @@ end
 local id = redis.call('LINDEX', join(indexes, first), -1)
 local stored = redis.call('GET', join(checkpoints, first, id))
 local pending = redis.call('HGETALL', join(all_writes, first, id))
-return { epoch, created, expires or '', namespaces, first, id, stored, pending }
+local known, front = {}, {}
+if stored then
+  local _, at = parent_of(stored)
+  add_pages(stored, at, known, front, MANIFEST)
+end
+local found = pages(blobs, known, front, MANIFEST)
+return { epoch, created, expires or '', namespaces, first, id, stored, pending, found }
