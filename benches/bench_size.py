@@ -19,6 +19,8 @@ from benches.savers import (
 from benches.workloads import WORKLOADS, Workload, unique_bytes
 
 UNIQUE, STORED, RATIO = "unique", "stored", "stored ÷ unique"
+TABLES = "tables ÷ unique"
+"""Postgres' tables as it says their size, without their indexes."""
 
 CASES = (
     ("chat", 200, 2.0),
@@ -32,15 +34,19 @@ SHORT, BULKY = 200, (OFFICIAL_SQLITE, VALKEY, OFFICIAL_POSTGRES)
 """Savers that are run with more supersteps only when asked: they store 700 MB and more."""
 
 
-async def measure_case(peer: Peer, workload: Workload, folder: Path | None) -> int:
-    """Put a workload, compare all of it, close, and give the size of what is left."""
+async def measure_case(
+    peer: Peer, workload: Workload, folder: Path | None
+) -> tuple[int, int | None]:
+    """Put a workload, compare all of it, close, and give the size of what is left, and of its
+    tables alone."""
     with peer.place(folder) as place:
         async with peer.open(place.location) as saver:
             done = await run_workload(saver, workload)
         stored = place.stored_bytes()
+        tables = place.table_bytes() if place.table_bytes else None
         async with peer.open(place.location) as saver:
             await compare_all(saver, done)
-    return stored
+    return stored, tables
 
 
 async def measure(options: Options) -> list[Figure]:
@@ -53,12 +59,14 @@ async def measure(options: Options) -> list[Figure]:
                 continue
             workload = WORKLOADS[name](steps)
             unique = unique_bytes(workload)
-            stored = await measure_case(peer, workload, options.folder)
+            stored, tables = await measure_case(peer, workload, options.folder)
             figures += [
                 Figure(workload.name, peer.name, UNIQUE, unique, "bytes"),
                 Figure(workload.name, peer.name, STORED, stored, "bytes"),
                 Figure(workload.name, peer.name, RATIO, stored / unique, "x"),
             ]
+            if tables is not None:
+                figures.append(Figure(workload.name, peer.name, TABLES, tables / unique, "x"))
     return figures
 
 
@@ -66,8 +74,13 @@ BENCHMARK = Benchmark(
     "Bytes stored for each byte of information",
     measure,
     tuple(
-        Target(RATIO, saver, at_most, case=f"{name}({steps})")
-        for saver in (HOLDFAST_SQLITE, HOLDFAST_REDIS, HOLDFAST_POSTGRES)
+        Target(figure, saver, at_most, case=f"{name}({steps})")
+        for figure, saver in (
+            (RATIO, HOLDFAST_SQLITE),
+            (RATIO, HOLDFAST_REDIS),
+            (RATIO, HOLDFAST_POSTGRES),
+            (TABLES, HOLDFAST_POSTGRES),
+        )
         for name, steps, at_most in CASES
     ),
 )

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import psycopg
 from redis import Redis
 from redis.exceptions import ResponseError
+from typing_extensions import LiteralString
 
 from tests.support.postgres_server import DURABLE, PostgresServer
 from tests.support.redis_server import RedisServer
@@ -25,6 +26,8 @@ class Place:
     """The path of a file that is not there yet, or the URL of an empty server."""
     stored_bytes: Callable[[], int]
     """Counts what a saver has left, once it has been closed."""
+    table_bytes: Callable[[], int] | None = None
+    """Of a database on a server: the same without indexes, which is the size of its tables."""
 
 
 @contextmanager
@@ -78,14 +81,18 @@ def new_postgres(folder: Path | None) -> Iterator[Place]:
     Its folder is a temporary one whatever `folder` says: the server runs as another user.
     """
     with PostgresServer({**DURABLE, "shared_buffers": "128MB"}) as server:
-        yield Place(server.url, lambda: table_bytes(server.url))
+        yield Place(
+            server.url,
+            lambda: count(server.url, "pg_total_relation_size"),
+            lambda: count(server.url, "pg_table_size"),
+        )
 
 
-def table_bytes(url: str) -> int:
-    """Count the files of all tables in the schema `public`, and of what belongs to them."""
+def count(url: str, size: LiteralString) -> int:
+    """Count the bytes of all tables in the schema `public`, and of what belongs to them."""
     with psycopg.connect(url) as connection:
         found = connection.execute(
-            "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class "
+            f"SELECT coalesce(sum({size}(oid)), 0)::bigint FROM pg_class "
             "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
         ).fetchone()
     return int(found[0]) if found else 0

@@ -158,6 +158,10 @@ class Tables:
                 # itself. Rows of a layout before have one write each, and its index.
                 f"ALTER TABLE {name['writes']} ALTER COLUMN idx DROP NOT NULL",
             ),
+            (
+                # A row of which three fit a page is not worth a second insertion.
+                f"ALTER TABLE {name['checkpoints']} SET (toast_tuple_target = 2712)",
+            ),
         )
 
     @property
