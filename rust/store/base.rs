@@ -56,7 +56,8 @@ impl Base {
         }
         let references = references.into_list();
         let size = payload.len() + references.len() * Ref::LEN;
-        if size < SMALLEST_BASE || changed(&edits(last, &short)) * WORTH_A_BASE > size {
+        let changed = || self::size(put(&edits(last, &short)));
+        if size < SMALLEST_BASE || changed() * WORTH_A_BASE > size {
             return None;
         }
         let page = Page {
@@ -89,11 +90,13 @@ impl Base {
         }
     }
 
-    /// What makes these lines of the base's; `None` where too much has changed.
-    pub fn edits(&self, entries: &[Entry]) -> Option<Vec<Edit>> {
+    /// What makes these lines of the base's; `None` where too much has changed, or where that takes
+    /// more than `most` bytes.
+    pub fn edits(&self, entries: &[Entry], most: usize) -> Option<Vec<Edit>> {
         let edits = edits(&self.entries, entries);
         let (of, among) = WORN;
-        (changed(&edits) * among <= self.size * of).then_some(edits)
+        let is_worn = size(put(&edits).filter(|e| is_short(e))) * among > self.size * of;
+        (!is_worn && size(put(&edits)) <= most).then_some(edits)
     }
 
     /// The lines that edits make of the base's.
@@ -162,18 +165,20 @@ fn is_short(entry: &Entry) -> bool {
     }
 }
 
-/// Of what edits put, the bytes of what could stand in a base.
-fn changed(edits: &[Edit]) -> usize {
+/// The lines that are not the base's.
+fn put(edits: &[Edit]) -> impl Iterator<Item = &Entry> {
+    edits.iter().filter_map(|edit| match edit {
+        Edit::Put { entry, .. } => Some(entry),
+        Edit::Take { .. } => None,
+    })
+}
+
+/// Bytes that lines take, with what they refer to.
+fn size<'a>(entries: impl Iterator<Item = &'a Entry>) -> usize {
     let mut references = References::default();
     let mut out = Vec::new();
-    for edit in edits {
-        if let Edit::Put { entry, .. } = edit {
-            if is_short(entry) {
-                entry.put(&mut out, &mut references);
-            }
-        }
-    }
-    out.len() + references.into_list().len() * Ref::LEN
+    entries.for_each(|entry| entry.put(&mut out, &mut references));
+    out.len() + references.list().len() * Ref::LEN
 }
 
 /// What makes `entries` of others. Lines mostly keep their order, and where they do not this is
@@ -203,6 +208,8 @@ mod tests {
     use super::super::version::Version;
     use super::super::{chunk::LEAF, tree::Span};
     use super::*;
+
+    const MOST: usize = 4 << 10;
 
     /// A channel that holds one leaf of so many bytes.
     fn channel(name: usize, version: i64, length: u64) -> Entry {
@@ -287,10 +294,10 @@ mod tests {
     #[test]
     fn what_did_not_change_is_not_put() {
         let base = Base::plan(&wide(), &wide()).unwrap();
-        assert_eq!(base.edits(&wide()).unwrap().len(), 1);
+        assert_eq!(base.edits(&wide(), MOST).unwrap().len(), 1);
         let mut changed = wide();
         changed[3] = channel(3, 2, 500);
-        let edits = base.edits(&changed).unwrap();
+        let edits = base.edits(&changed, MOST).unwrap();
         let [Edit::Take { skip: 0, count: 3 }, Edit::Put { skip: 1, entry }, Edit::Take { skip: 0, count: 36 }] =
             &edits[..]
         else {
@@ -306,12 +313,12 @@ mod tests {
             *entry = channel(at, 2, 500);
         }
         let base = Base::plan(&changed, &wide()).unwrap();
-        assert!(base.edits(&wide()).is_some());
+        assert!(base.edits(&wide(), MOST).is_some());
         for (at, entry) in changed.iter_mut().enumerate().take(15) {
             *entry = channel(at, 3, 500);
         }
         assert_eq!(Base::plan(&changed, &wide()), None);
-        assert_eq!(base.edits(&changed), None);
+        assert_eq!(base.edits(&changed, MOST), None);
         assert_eq!(Base::plan(&wide()[..3], &wide()[..3]), None);
     }
 
@@ -323,7 +330,7 @@ mod tests {
         assert!(!base.entries.contains(&entries[5]));
         for version in 2..100 {
             entries[5] = channel(5, version, LONGEST_SHARED + 1);
-            let edits = base.edits(&entries).unwrap();
+            let edits = base.edits(&entries, MOST).unwrap();
             assert_eq!(base.edited(&edits).unwrap(), entries);
         }
     }
@@ -344,5 +351,16 @@ mod tests {
     fn a_base_is_opened_as_it_was_made() {
         let base = Base::plan(&wide(), &wide()).unwrap();
         assert_eq!(Base::open(base.page.clone()).unwrap(), base);
+    }
+
+    #[test]
+    fn many_long_values_do_not_stand_in_each_record() {
+        let mut entries = wide();
+        let base = Base::plan(&entries, &entries).unwrap();
+        let long = |n: usize| channel(100 + n, 1, LONGEST_SHARED + 1);
+        entries.extend((0..50).map(long));
+        assert!(base.edits(&entries, MOST).is_some());
+        entries.extend((50..200).map(long));
+        assert_eq!(base.edits(&entries, MOST), None);
     }
 }

@@ -170,7 +170,7 @@ pub struct Plan {
 /// A manifest for these entries. `last` are those of the checkpoint before, and their base.
 pub fn plan_manifest(entries: &[Entry], last: Option<(&[Entry], Option<&Arc<Base>>)>) -> Plan {
     if let Some((_, Some(base))) = last {
-        if let Some(edits) = base.edits(entries) {
+        if let Some(edits) = base.edits(entries, INLINE_MANIFEST) {
             return Plan {
                 manifest: Manifest::Based(base.reference(), edits),
                 base: Some(base.clone()),
@@ -187,7 +187,7 @@ pub fn plan_manifest(entries: &[Entry], last: Option<(&[Entry], Option<&Arc<Base
         return plan_tree(entries);
     }
     let base = last.and_then(|(last, _)| Base::plan(entries, last));
-    match base.and_then(|base| Some((base.edits(entries)?, Arc::new(base)))) {
+    match base.and_then(|base| Some((base.edits(entries, INLINE_MANIFEST)?, Arc::new(base)))) {
         Some((edits, base)) => Plan {
             manifest: Manifest::Based(base.reference(), edits),
             nodes: vec![base.page.clone()],

@@ -3,12 +3,24 @@
 use super::bytes::{put_field, put_signed, put_varint, Input};
 use crate::error::{Error, Result};
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Version {
     Int(i64),
     Float(f64),
     /// UTF-8, or WTF-8 where the text holds lone surrogates.
     Text(Vec<u8>),
+}
+
+/// Equal versions have equal bytes: a float is its bits, so that 0.0 is not -0.0.
+impl PartialEq for Version {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Int(one), Self::Int(other)) => one == other,
+            (Self::Float(one), Self::Float(other)) => one.to_bits() == other.to_bits(),
+            (Self::Text(one), Self::Text(other)) => one == other,
+            _ => false,
+        }
+    }
 }
 
 const INT: u8 = 0;
@@ -111,6 +123,13 @@ mod tests {
             assert_eq!(Version::take(&mut input).unwrap(), version);
             assert!(input.is_empty());
         }
+    }
+
+    #[test]
+    fn equal_versions_have_equal_bytes() {
+        assert_ne!(Version::Float(0.0), Version::Float(-0.0));
+        assert_ne!(Version::Float(1.0), Version::Int(1));
+        assert_eq!(Version::Float(f64::NAN), Version::Float(f64::NAN));
     }
 
     #[test]
