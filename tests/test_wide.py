@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from holdfast._core import MANIFEST, references
-from holdfast.backends.base import Commit
+from holdfast.backends.base import Chunks, Commit
 from support.calls import Calls
 from support.make import Thread, config, id_of, plain
 
@@ -198,6 +198,9 @@ async def test_what_reads_many_records_asks_for_their_bases_at_once(
     work, wanted = WAYS[way]
     requests = noted(cold, monkeypatch)
     found = await work(cold)
+    for request in requests:
+        if isinstance(request, Chunks):
+            assert len(set(request.ids)) == len(request.ids)
     asked = [type(request).__name__ for request in requests]
     assert asked[: len(wanted)] == wanted
     if way == "list":

@@ -26,7 +26,7 @@ def get_delta_channel_history(
     """Walk the parents for the writes to channels that store no value at each step.
 
     One round trip for some 64 ancestors, one more for each 2048 beyond, one for the values;
-    and with each of them one for manifests that are not in the records.
+    and with each of them one for the bases of manifests, or two for those that are trees.
     """
     if not channels:
         return {}

@@ -32,15 +32,17 @@ def complete(
     """Fetch chunks until none is missing; MissingChunk where the store has one no more.
 
     Args:
-        alone: What they refer to is not wanted, as far as it is not missing then.
+        alone: What those refer to that are missing at first is not wanted, unless it is missing
+            then: they are bases, or the pages of a manifest.
     """
     asked: set[bytes] = set()
     while ids := missing():
         if asked.issuperset(ids):
             raise MissingChunk(f"chunk {ids[0].hex()} is missing")
+        lacking = None if alone and not asked else partial(core.lacking, thread_id)
         asked.update(ids)
-        lacking = None if alone else partial(core.lacking, thread_id)
-        chunks = yield Chunks(thread_id, ids, lacking)
+        # Many records may have one base.
+        chunks = yield Chunks(thread_id, list(dict.fromkeys(ids)), lacking)
         reader.add(list(chunks.items()))
 
 

@@ -61,9 +61,9 @@ def put(
     fence: Fence | None = None,
     trim: Trim | None = None,
 ) -> Steps[RunnableConfig]:
-    """Store a checkpoint: one round trip, and one before it where the parent is not known here, or
-    two where its record does not hold all of its manifest. With `trim` some more after it when
-    older ones have to go."""
+    """Store a checkpoint: one round trip, and one before it where the parent is not known here, and
+    some more where its record does not hold all of its manifest. With `trim` some more after it
+    when older ones have to go."""
     place = Place.of(config)
     checkpoint_id = checkpoint["id"]
     values: dict[str, Any] = checkpoint.get("channel_values") or {}
