@@ -80,12 +80,7 @@ fuzz_target!(|bytes: &[u8]| {
             continue;
         };
         if let Manifest::Based(_, edits) = &record.manifest {
-            let page = Page {
-                id: Id::of(MANIFEST, &named, bytes),
-                level: MANIFEST,
-                references: named.clone(),
-                payload: bytes.to_vec(),
-            };
+            let page = Page::new(MANIFEST, named.clone(), bytes.to_vec());
             let _ = Base::open(Arc::new(page)).and_then(|base| base.edited(edits));
         }
         // Written and read again it is the same, to the bit: versions may be NaN.

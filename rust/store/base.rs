@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use super::bytes::{put_varint, Input};
-use super::chunk::{Id, Ref, MANIFEST};
-use super::manifest::Entry;
+use super::chunk::{Ref, MANIFEST};
+use super::manifest::{written, written_size, Entry};
 use super::tree::Page;
 use super::value::References;
 use crate::error::{Error, Result};
@@ -49,25 +49,14 @@ impl Base {
     /// before.
     pub fn plan(entries: &[Entry], last: &[Entry]) -> Option<Self> {
         let short: Vec<Entry> = entries.iter().filter(|e| is_short(e)).cloned().collect();
-        let mut references = References::default();
-        let mut payload = Vec::new();
-        for entry in &short {
-            entry.put(&mut payload, &mut references);
-        }
-        let references = references.into_list();
+        let (references, payload) = written(&short);
         let size = payload.len() + references.len() * Ref::LEN;
-        let changed = || self::size(put(&edits(last, &short)));
+        let changed = || written_size(put(&edits(last, &short)));
         if size < SMALLEST_BASE || changed() * WORTH_A_BASE > size {
             return None;
         }
-        let page = Page {
-            id: Id::of(MANIFEST, &references, &payload),
-            level: MANIFEST,
-            references,
-            payload,
-        };
         Some(Self {
-            page: Arc::new(page),
+            page: Arc::new(Page::new(MANIFEST, references, payload)),
             entries: short,
             size,
         })
@@ -84,10 +73,7 @@ impl Base {
     }
 
     pub fn reference(&self) -> Ref {
-        Ref {
-            level: self.page.level,
-            id: self.page.id,
-        }
+        self.page.reference()
     }
 
     /// What makes these lines of the base's; `None` where too much has changed, or where that takes
@@ -95,8 +81,8 @@ impl Base {
     pub fn edits(&self, entries: &[Entry], most: usize) -> Option<Vec<Edit>> {
         let edits = edits(&self.entries, entries);
         let (of, among) = WORN;
-        let is_worn = size(put(&edits).filter(|e| is_short(e))) * among > self.size * of;
-        (!is_worn && size(put(&edits)) <= most).then_some(edits)
+        let is_worn = written_size(put(&edits).filter(|e| is_short(e))) * among > self.size * of;
+        (!is_worn && written_size(put(&edits)) <= most).then_some(edits)
     }
 
     /// The lines that edits make of the base's.
@@ -173,14 +159,6 @@ fn put(edits: &[Edit]) -> impl Iterator<Item = &Entry> {
     })
 }
 
-/// Bytes that lines take, with what they refer to.
-fn size<'a>(entries: impl Iterator<Item = &'a Entry>) -> usize {
-    let mut references = References::default();
-    let mut out = Vec::new();
-    entries.for_each(|entry| entry.put(&mut out, &mut references));
-    out.len() + references.list().len() * Ref::LEN
-}
-
 /// What makes `entries` of others. Lines mostly keep their order, and where they do not this is
 /// longer than it had to be.
 fn edits(from: &[Entry], entries: &[Entry]) -> Vec<Edit> {
@@ -204,9 +182,10 @@ fn edits(from: &[Entry], entries: &[Entry]) -> Vec<Edit> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::chunk::{Id, LEAF};
+    use super::super::tree::Span;
     use super::super::value::{Body, Root, Value};
     use super::super::version::Version;
-    use super::super::{chunk::LEAF, tree::Span};
     use super::*;
 
     const MOST: usize = 4 << 10;
@@ -247,7 +226,7 @@ mod tests {
             .collect()
     }
 
-    fn written(base: &Base, edits: &[Edit]) -> Vec<Edit> {
+    fn read_back(base: &Base, edits: &[Edit]) -> Vec<Edit> {
         let mut references = References::default();
         references.put(&mut Vec::new(), base.reference());
         let mut out = Vec::new();
@@ -285,7 +264,7 @@ mod tests {
             for _ in 0..2 {
                 let edits = edits(&base.entries, &entries);
                 assert_eq!(base.edited(&edits).unwrap(), entries);
-                assert_eq!(written(&base, &edits), edits);
+                assert_eq!(read_back(&base, &edits), edits);
                 base.entries = Vec::new();
             }
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::base::{Base, Edit};
 use super::bytes::{put_field, put_varint, Input};
-use super::chunk::{Id, Object, Ref, MANIFEST};
+use super::chunk::{Object, Ref, MANIFEST};
 use super::tree::{grow, Page, Span};
 use super::value::{References, Value};
 use super::version::Version;
@@ -159,6 +159,22 @@ pub fn manifest_leaf(object: &Object<'_>) -> Result<Vec<Entry>> {
     Entry::take_all(&object.payload, &object.references)
 }
 
+/// What entries refer to, and their bytes.
+pub fn written<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> (Vec<Ref>, Vec<u8>) {
+    let mut references = References::default();
+    let mut out = Vec::new();
+    for entry in entries {
+        entry.put(&mut out, &mut references);
+    }
+    (references.into_list(), out)
+}
+
+/// Bytes that entries take, with what they refer to.
+pub fn written_size<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> usize {
+    let (references, out) = written(entries);
+    out.len() + references.len() * Ref::LEN
+}
+
 /// A manifest, its base if it has one, and the chunks that it needs, children first.
 #[derive(Debug)]
 pub struct Plan {
@@ -178,12 +194,7 @@ pub fn plan_manifest(entries: &[Entry], last: Option<(&[Entry], Option<&Arc<Base
             };
         }
     }
-    let mut references = References::default();
-    let mut out = Vec::new();
-    for entry in entries {
-        entry.put(&mut out, &mut references);
-    }
-    if out.len() + references.list().len() * Ref::LEN > INLINE_MANIFEST {
+    if written_size(entries) > INLINE_MANIFEST {
         return plan_tree(entries);
     }
     let base = last.and_then(|(last, _)| Base::plan(entries, last));
@@ -215,20 +226,12 @@ fn plan_tree(entries: &[Entry]) -> Plan {
         if at + 1 == entries.len() || size >= LARGEST_LEAF || (size >= SMALLEST_LEAF && closes) {
             let list = std::mem::take(&mut references).into_list();
             let payload = std::mem::take(&mut payload);
-            let id = Id::of(MANIFEST, &list, &payload);
+            let page = Page::new(MANIFEST, list, payload);
             spans.push(Span {
-                reference: Ref {
-                    level: MANIFEST,
-                    id,
-                },
+                reference: page.reference(),
                 length: count,
             });
-            nodes.push(Arc::new(Page {
-                id,
-                level: MANIFEST,
-                references: list,
-                payload,
-            }));
+            nodes.push(Arc::new(page));
             count = 0;
         }
     }

@@ -38,18 +38,31 @@ pub struct Page {
     pub payload: Vec<u8>,
 }
 
+impl Page {
+    pub fn new(level: u8, references: Vec<Ref>, payload: Vec<u8>) -> Self {
+        Self {
+            id: Id::of(level, &references, &payload),
+            level,
+            references,
+            payload,
+        }
+    }
+
+    pub fn reference(&self) -> Ref {
+        Ref {
+            level: self.level,
+            id: self.id,
+        }
+    }
+}
+
 fn page(level: u8, spans: &[Span]) -> Page {
     let references: Vec<Ref> = spans.iter().map(|span| span.reference).collect();
     let mut payload = Vec::with_capacity(spans.len() * 2);
     for span in spans {
         put_varint(&mut payload, span.length);
     }
-    Page {
-        id: Id::of(level, &references, &payload),
-        level,
-        references,
-        payload,
-    }
+    Page::new(level, references, payload)
 }
 
 /// Pages that were made before, found by their children: what equals one is not hashed.
@@ -133,10 +146,7 @@ impl Growing {
                 },
             };
             span = Span {
-                reference: Ref {
-                    level: grown.page.level,
-                    id: grown.page.id,
-                },
+                reference: grown.page.reference(),
                 length: tail.iter().map(|span| span.length).sum(),
             };
             tail.clear();
