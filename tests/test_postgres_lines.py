@@ -54,14 +54,83 @@ class _Forever:
 
 async def test_a_failure_of_the_store_is_that_of_all_in_the_line(store: Store) -> None:
     """Each would wait for it as long again."""
-    tasks = [store.send(made(number=number)) for number in range(1, 5)]
+    first = store.send(made(number=1))
+    await ticks()
+    tasks = [store.send(made(number=number)) for number in range(2, 6)]
+    await ticks()
+    store.replies.put_nowait([])
+    assert await outcomes(first) == [[]]
     await ticks()
     late = store.send(made(number=9))
+    await ticks()
     store.replies.put_nowait(holdfast.StoreUnavailable("down"))
     assert [type(one) for one in await outcomes(*tasks)] == [holdfast.StoreUnavailable] * 4
-    assert len(store.sent) == 1
+    assert len(store.sent) == 2
     store.replies.put_nowait([])
     assert await outcomes(late) == [[]], "it came later, and is tried"
+
+
+async def test_a_checkpoint_is_sent_at_once_with_the_writes_before_it(store: Store) -> None:
+    tasks = [store.send(write(idx=1)), store.send(made(number=1))]
+    await asyncio.sleep(0)
+    assert [len(requests) for requests in store.sent] == [2]
+    store.replies.put_nowait([])
+    assert await outcomes(*tasks) == [[], []]
+
+
+async def test_the_next_checkpoint_of_a_run_does_not_wait_for_writes(store: Store) -> None:
+    """Those that came meanwhile go with it."""
+    first = store.send(made(number=1))
+    await ticks()
+    writes = [store.send(write(idx=number)) for number in range(3)]
+    await ticks()
+    store.replies.put_nowait([])
+    assert await outcomes(first) == [[]]
+    second = store.send(made(number=2))
+    store.replies.put_nowait([])
+    assert await outcomes(*writes, second) == [[]] * 4
+    assert [len(requests) for requests in store.sent] == [1, 4]
+
+
+async def test_writes_behind_the_last_checkpoint_are_sent_without_another(store: Store) -> None:
+    first = store.send(made(number=1))
+    await ticks()
+    writes = [store.send(write(idx=number)) for number in range(3)]
+    await ticks()
+    store.replies.put_nowait([])
+    store.replies.put_nowait([])
+    assert await outcomes(first, *writes) == [[]] * 4
+    assert [len(requests) for requests in store.sent] == [1, 3]
+
+
+@pytest.mark.parametrize("turns", range(1, 6))
+async def test_who_is_cancelled_when_it_is_to_lead_passes_that_on(store: Store, turns: int) -> None:
+    first = store.send(made(number=1))
+    await ticks()
+    tasks = [store.send(write(idx=number)) for number in range(3)]
+    await ticks()
+    store.replies.put_nowait([])
+    await ticks(turns)
+    tasks[0].cancel()
+    store.replies.put_nowait([])
+    done = await outcomes(first, *tasks)
+    assert isinstance(done[1], asyncio.CancelledError)
+    assert [done[0], *done[2:]] == [[]] * 3
+
+
+async def test_what_a_caller_led_that_left_is_sent_again(store: Store) -> None:
+    tasks = [store.send(write(idx=number)) for number in range(3)]
+    await ticks()
+    tasks[0].cancel()
+    await ticks()
+    store.replies.put_nowait([])
+    done = await outcomes(*tasks)
+    assert isinstance(done[0], asyncio.CancelledError)
+    assert done[1:] == [[], []]
+    assert [[one.writes[0].idx for one in requests] for requests in store.sent] == [
+        [0, 1, 2],
+        [1, 2],
+    ]
 
 
 async def test_a_failure_of_the_store_ends_those_that_are_tried_apart(store: Store) -> None:
@@ -75,8 +144,7 @@ async def test_a_failure_of_the_store_ends_those_that_are_tried_apart(store: Sto
     assert [len(requests) for requests in store.sent] == [5, 1, 1]
 
 
-async def test_a_leader_that_is_cancelled_before_its_first_step(store: Store) -> None:
-    """By code that cancels all tasks, and goes on."""
+async def test_all_tasks_are_cancelled_and_the_loop_goes_on(store: Store) -> None:
     task = store.send(write(idx=1))
     await asyncio.sleep(0)
     for one in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -125,7 +193,7 @@ async def test_who_left_is_not_sent_apart(store: Store) -> None:
 
 
 async def test_a_store_that_does_not_hear_of_the_cancellation(store: Store) -> None:
-    """As one that has its reply in the same moment: the line has one leader."""
+    """The line has one leader."""
     first = store.send(write(idx=1))
     await ticks()
     second = store.send(write(idx=2))
@@ -150,9 +218,8 @@ async def test_a_store_that_does_not_hear_of_the_cancellation(store: Store) -> N
     third = store.send(write(idx=3))
     await ticks()
     heard.set()
-    done = await outcomes(second, third)
-    assert isinstance(done[0], asyncio.CancelledError)
-    assert done[1] == []
+    assert await outcomes(second, third) == [[], []]
+    assert [len(requests) for requests in store.sent] == [1, 1, 1]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="no eager tasks before Python 3.12")
@@ -170,3 +237,14 @@ async def test_nothing_is_left_of_lines_that_are_done(store: Store) -> None:
         assert await outcomes(store.send(write(f"t{number}"))) == [[]]
     await ticks()
     assert not store.lines._lines
+
+
+async def test_nothing_is_left_of_lines_that_were_given_up(store: Store) -> None:
+    for one in (write(idx=1), made(number=1)):
+        for turns in range(4):
+            task = store.send(one)
+            await ticks(turns)
+            task.cancel()
+            await outcomes(task)
+            await ticks()
+            assert not store.lines._lines

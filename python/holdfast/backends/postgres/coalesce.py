@@ -20,34 +20,38 @@ _TICKS = 3
 # Failures of the store, not of a call.
 _OF_ALL = (StoreUnavailable, StoreTimeout, StoreFull)
 
+# In the place of a reply: the call is to lead.
+_TURN: Any = object()
+
 Change: TypeAlias = "Commit | Write"
-_Call: TypeAlias = "tuple[Change, asyncio.Future[Missing]]"
 
 
-class _Leader(asyncio.Task[None]):
-    """A task that tells whether it was cancelled already, as all are when the loop ends: a second
-    time would keep it from having the server stop. Python 3.10 does not tell."""
+@dataclass(slots=True)
+class _Call:
+    """A request, and what its caller waits for: the reply, or `_TURN`."""
 
-    is_cancelling = False
+    request: Change
+    future: asyncio.Future[Any]
 
-    def cancel(self, msg: Any = None) -> bool:
-        self.is_cancelling = True
-        return super().cancel(msg)
+    @property
+    def is_over(self) -> bool:
+        """Whether it has its reply, or was cancelled."""
+        return self.future.done()
 
 
 @dataclass(slots=True)
 class _Line:
-    """The changes of one thread, which its leader works off.
+    """The changes of one thread.
 
     Attributes:
         waiting: Those that were not sent yet.
-        under_way: Those that the leader has sent.
-        leader: None where there is nothing to do.
+        is_led: Whether one of the callers sends, or is about to.
+        watch: Gives one of the callers its turn, where none is.
     """
 
     waiting: list[_Call] = field(default_factory=list)
-    under_way: list[_Call] = field(default_factory=list)
-    leader: _Leader | None = None
+    is_led: bool = False
+    watch: asyncio.Handle | None = None
 
 
 class ChangeLines:
@@ -56,11 +60,13 @@ class ChangeLines:
     superstep and the checkpoint that follows in the same tick. Only pending writes and one
     checkpoint, under one fence, go together.
 
-    Each call has its own reply: a failure of one is no failure of its neighbours, and a call that
-    is cancelled takes nothing from them.
+    One of the callers leads: it sends for all that wait, until it has its own reply. Who brings a
+    checkpoint leads at once, unless another does; pending writes wait for a tick, in which it may
+    come. Each call has its own reply: a failure of one is no failure of its neighbours, and a call
+    that is cancelled takes nothing from them: what it led is sent again by the next.
 
     Args:
-        store: Stores what requests to one thread bring in one round trip.
+        store: Stores what requests to one thread bring in one round trip. It can be repeated.
     """
 
     def __init__(self, store: Callable[[Sequence[Change]], Awaitable[Missing]]) -> None:
@@ -69,76 +75,84 @@ class ChangeLines:
 
     async def send(self, request: Change) -> Missing:
         """The reply to one request."""
-        future: asyncio.Future[Missing] = asyncio.get_running_loop().create_future()
         thread_id = request.thread_id
         line = self._lines.get(thread_id)
         if line is None:
             line = self._lines[thread_id] = _Line()
-        line.waiting.append((request, future))
-        if line.leader is None or line.leader.done():
-            self._begin(thread_id, line)
+        loop = asyncio.get_running_loop()
+        call = _Call(request, loop.create_future())
+        line.waiting.append(call)
+        if not line.is_led:
+            if isinstance(request, Commit):
+                return await self._lead(thread_id, line, call)
+            if line.watch is None:
+                line.watch = loop.call_soon(self._watch, thread_id, line, 0)
         try:
-            return await future
+            reply: Missing = await call.future
         except asyncio.CancelledError:
-            left = self._leave(thread_id, line)
-            if left is not None:
-                # What was under way is over when the caller hears that it is cancelled.
-                await asyncio.wait([left])
+            if not call.future.cancelled() and call.future.result() is _TURN:
+                self._pass_on(thread_id, line)
             raise
+        if reply is not _TURN:
+            return reply
+        call.future = loop.create_future()
+        return await self._lead(thread_id, line, call)
 
-    def _begin(self, thread_id: str, line: _Line) -> None:
-        # Not of the loop's factory, which may be eager: who comes in the same tick is to join.
-        leader = _Leader(self._lead(line))
-        line.leader = leader
-        # Not in the leader itself, which may be cancelled before its first step.
-        leader.add_done_callback(lambda _: self._end(thread_id, line, leader))
+    async def _lead(self, thread_id: str, line: _Line, own: _Call) -> Missing:
+        """Send what waits until there is a reply to one's own call."""
+        line.is_led = True
+        if line.watch is not None:
+            line.watch.cancel()
+            line.watch = None
+        calls: list[_Call] = []
+        try:
+            while not own.is_over:
+                calls = _taken(line)
+                behind = list(line.waiting)
+                failure = await self._settle(calls)
+                if failure is not None:
+                    # They have waited for the store as long as those that were sent.
+                    _fail(behind, failure)
+        except BaseException:
+            # Cancelled, as all calls are when the loop ends, or closed with it.
+            if own.is_over:
+                own.future.exception()  # of which nobody is to hear
+            line.waiting[:0] = [call for call in calls if call is not own and not call.is_over]
+            raise
+        finally:
+            # A run that waited for a checkpoint has the next one ready, which is not to wait for
+            # the writes that came meanwhile.
+            had_checkpoint = any(isinstance(call.request, Commit) for call in calls)
+            self._pass_on(thread_id, line, _TICKS if had_checkpoint else 0)
+        reply: Missing = own.future.result()
+        return reply
 
-    def _end(self, thread_id: str, line: _Line, leader: _Leader) -> None:
-        if line.leader is leader:
-            line.leader = None
+    def _pass_on(self, thread_id: str, line: _Line, ticks: int = 0) -> None:
+        """Have another caller lead, in so many ticks if none does so before; forget the line where
+        nobody waits."""
+        line.is_led = False
+        following = next((call for call in line.waiting if not call.is_over), None)
+        if following is None:
             del self._lines[thread_id]
-            # Where it was cancelled, as all are when the loop ends.
-            for _, future in (*line.under_way, *line.waiting):
-                future.cancel()
-
-    def _leave(self, thread_id: str, line: _Line) -> _Leader | None:
-        """Give up what is under way where nobody waits for it; the task that does so."""
-        leader = line.leader
-        if leader is None or not line.under_way or not all(_is_over(one) for one in line.under_way):
-            return None
-        line.under_way = []
-        if line.waiting:
-            self._begin(thread_id, line)
+            return
+        loop = following.future.get_loop()
+        if loop.is_closed():
+            return
+        if ticks:
+            line.watch = loop.call_soon(self._watch, thread_id, line, ticks - 1)
         else:
-            line.leader = None
-            del self._lines[thread_id]
-        if not leader.is_cancelling:
-            leader.cancel()
-        return leader
+            line.is_led = True
+            following.future.set_result(_TURN)
 
-    async def _lead(self, line: _Line) -> None:
-        leader = asyncio.current_task()
-        while calls := _taken(line):
-            line.under_way, behind = calls, list(line.waiting)
-            failure = await self._settle(calls)
-            if line.leader is not leader:
-                return  # another has taken over
-            line.under_way = []
-            if failure is not None:
-                # They have waited for the store as long as those that were sent.
-                _fail(behind, failure)
-            had_checkpoint = any(isinstance(request, Commit) for request, _ in calls)
-            if had_checkpoint and line.waiting:
-                # A run that waited for this checkpoint has the next one ready, which is not to
-                # wait for the writes that came meanwhile.
-                for _ in range(_TICKS):
-                    await asyncio.sleep(0)
+    def _watch(self, thread_id: str, line: _Line, ticks: int) -> None:
+        line.watch = None
+        self._pass_on(thread_id, line, ticks)
 
     async def _settle(self, calls: Sequence[_Call]) -> Exception | None:
         """Store what calls ask for; each by itself where something is wrong with one of them. A
         failure of the store is given back."""
         try:
-            missing = await self._store([request for request, _ in calls])
+            missing = await self._store([call.request for call in calls])
         except _OF_ALL as error:
             _fail(calls, error)
             return error
@@ -149,29 +163,24 @@ class ChangeLines:
             return None
         if missing and len(calls) > 1:
             return await self._settle_apart(calls)
-        for _, future in calls:
-            if not future.done():
-                future.set_result(missing)
+        for call in calls:
+            if not call.is_over:
+                call.future.set_result(missing)
         return None
 
     async def _settle_apart(self, calls: Sequence[_Call]) -> Exception | None:
         for at, call in enumerate(calls):
-            failure = None if _is_over(call) else await self._settle([call])
+            failure = None if call.is_over else await self._settle([call])
             if failure is not None:
                 _fail(calls[at:], failure)
                 return failure
         return None
 
 
-def _is_over(call: _Call) -> bool:
-    """Whether a call has its reply, or was cancelled."""
-    return call[1].done()
-
-
 def _fail(calls: Sequence[_Call], error: Exception) -> None:
-    for _, future in calls:
-        if not future.done():
-            future.set_exception(for_another(error))
+    for call in calls:
+        if not call.is_over:
+            call.future.set_exception(for_another(error))
 
 
 def _taken(line: _Line) -> list[_Call]:
@@ -179,14 +188,15 @@ def _taken(line: _Line) -> list[_Call]:
     taken: list[_Call] = []
     size = commits = 0
     waiting, line.waiting = line.waiting, []
-    for at, (request, future) in enumerate(waiting):
-        if future.done():  # cancelled before it was sent, or failed with those before it
+    for at, call in enumerate(waiting):
+        if call.is_over:  # cancelled before it was sent, or failed with those before it
             continue
+        request = call.request
         size += sum(len(data) for _, data in request.chunks)
         commits += isinstance(request, Commit)
         is_full = len(taken) == _LARGEST or size > _BYTES or commits > 1
-        if taken and (is_full or request.fence != taken[0][0].fence):
+        if taken and (is_full or request.fence != taken[0].request.fence):
             line.waiting = waiting[at:]
             break
-        taken.append((request, future))
+        taken.append(call)
     return taken
