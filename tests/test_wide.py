@@ -182,19 +182,24 @@ async def test_removing_what_was_told_by_the_same_base_leaves_the_rest_whole(
 WAYS: dict[str, tuple[Any, list[str]]] = {
     "threads": (lambda calls: calls.threads(), ["Threads"]),
     "list": (lambda calls: calls.list(config()), ["Page", "Chunks"]),
-    "prune": (lambda calls: calls.prune(["t"]), ["Census", "Chunks", "Remove"]),
+    "prune": (lambda calls: calls.prune(["t"]), ["Census", "Remove"]),
+    "delete_for_runs": (
+        lambda calls: calls.delete_for_runs(["r"]),
+        ["RunThreads", "Census", "Remove"],
+    ),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_what_reads_many_records_asks_for_their_bases_at_once(
+async def test_what_reads_many_records_asks_for_the_bases_that_it_needs_at_once(
     pair: tuple[Calls, Calls], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer, cold = pair
     thread = Thread(writer)
     await thread.put(channels())
     for number in range(1, 14):
-        await thread.put({f"channel {number:02}": text("x", number)})
+        metadata = RUN if number % 3 == 0 else {}
+        await thread.put({f"channel {number:02}": text("x", number)}, metadata=metadata)
     work, wanted = WAYS[way]
     requests = noted(cold, monkeypatch)
     found = await work(cold)

@@ -97,6 +97,8 @@ class History:
 
     def needed_for_delta(self, kept: Iterable[Key]) -> set[Key]:
         """Ancestors from which the delta channels of kept checkpoints are rebuilt."""
+        if not self.has_delta_channels:
+            return set()
         delta: dict[str, set[str]] = {}
         for (ns, _), item in self.items.items():
             delta.setdefault(ns, set()).update(item.metadata.get(DELTA_COUNTERS) or ())
@@ -120,7 +122,8 @@ class History:
 def read_history(
     core: Core, serde: SerializerProtocol, rows: Sequence[Row], known: Mapping[Key, Item]
 ) -> Steps[History]:
-    """The history of a thread from all its rows: no round trip unless something is large.
+    """The history of a thread from all its rows: no round trip unless something is large, or there
+    are delta channels, which need the manifests.
 
     Args:
         known: Checkpoints that were read before; those that are as they were are not read again.
@@ -136,16 +139,19 @@ def read_history(
             continue
         with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
             unread.append((row, reader.record(row.record)))
-    with reading(thread_id, "*", "*"):
-        yield from complete(
-            core,
-            reader,
-            thread_id,
-            lambda: [id for _, record in unread for id in reader.missing(record, [])],
-            alone=True,
-        )
     for row, record in unread:
         metadata = yield from read_metadata(core, serde, row)
         if metadata is not None:  # otherwise it was removed meanwhile
             items[row.checkpoint_ns, row.checkpoint_id] = Item(row, record, metadata)
-    return History(core, serde, thread_id, reader, items)
+    history = History(core, serde, thread_id, reader, items)
+    if history.has_delta_channels:
+        records = [item.record for item in items.values()]
+        with reading(thread_id, "*", "*"):
+            yield from complete(
+                core,
+                reader,
+                thread_id,
+                lambda: [id for record in records for id in reader.missing(record, [])],
+                alone=True,
+            )
+    return history
