@@ -15,7 +15,7 @@ use super::value::References;
 use crate::error::{Error, Result};
 
 /// Below this many bytes a base is not worth the chunk.
-const SMALLEST_BASE: usize = 512;
+pub const SMALLEST_BASE: usize = 512;
 /// A value that may be longer stands in each record: a base keeps what it refers to from being
 /// removed, and has a read fetch it, also when it is the value no more.
 const LONGEST_SHARED: u64 = 4 << 10;
@@ -48,16 +48,17 @@ impl Base {
     /// A base for manifests that are much like this one, if it is worth it: `last` is the one
     /// before.
     pub fn plan(entries: &[Entry], last: &[Entry]) -> Option<Self> {
-        let short: Vec<Entry> = entries.iter().filter(|e| is_short(e)).cloned().collect();
-        let (references, payload) = written(&short);
+        let short = || entries.iter().filter(|e| is_short(e));
+        let (references, payload) = written(short());
         let size = payload.len() + references.len() * Ref::LEN;
-        let changed = || written_size(put(&edits(last, &short)));
+        let changed = || compared(last, short()).filter(|of| !of.is_same);
+        let changed = || written_size(changed().map(|of| of.entry));
         if size < SMALLEST_BASE || changed() * WORTH_A_BASE > size {
             return None;
         }
         Some(Self {
             page: Arc::new(Page::new(MANIFEST, references, payload)),
-            entries: short,
+            entries: short().cloned().collect(),
             size,
         })
     }
@@ -133,6 +134,9 @@ impl Edit {
         let skip = usize::try_from(first >> 1).map_err(|_| too_short())?;
         Ok(if first & 1 == TAKE {
             let count = usize::try_from(input.varint()?).map_err(|_| too_short())?;
+            if count == 0 {
+                return Err(Error::corrupt("a manifest takes nothing of its base"));
+            }
             Self::Take { skip, count }
         } else {
             let entry = Entry::take(input, references)?;
@@ -159,23 +163,46 @@ fn put(edits: &[Edit]) -> impl Iterator<Item = &Entry> {
     })
 }
 
-/// What makes `entries` of others. Lines mostly keep their order, and where they do not this is
-/// longer than it had to be.
+/// A line beside others.
+struct Compared<'a> {
+    entry: &'a Entry,
+    /// How many of the others' are left out before the one of the same channel or node, if there is
+    /// one.
+    skip: Option<usize>,
+    is_same: bool,
+}
+
+/// Each of `entries` beside those of `from` that are behind the one before. Lines mostly keep their
+/// order, and where they do not less is found than there is.
+fn compared<'a>(
+    from: &'a [Entry],
+    entries: impl IntoIterator<Item = &'a Entry>,
+) -> impl Iterator<Item = Compared<'a>> {
+    let mut rest = from;
+    entries.into_iter().map(move |entry| {
+        let skip = rest.iter().position(|old| old.is_of_same(entry));
+        let is_same = skip.is_some_and(|at| rest[at] == *entry);
+        rest = &rest[skip.map_or(0, |at| at + 1)..];
+        Compared {
+            entry,
+            skip,
+            is_same,
+        }
+    })
+}
+
+/// What makes `entries` of others.
 fn edits(from: &[Entry], entries: &[Entry]) -> Vec<Edit> {
     let mut edits = Vec::new();
-    let mut rest = from;
-    for entry in entries {
-        let found = rest.iter().position(|old| old.is_of_same(entry));
-        let same = found.filter(|at| rest[*at] == *entry);
-        match (same, edits.last_mut()) {
+    for of in compared(from, entries) {
+        match (of.skip.filter(|_| of.is_same), edits.last_mut()) {
             (Some(0), Some(Edit::Take { count, .. })) => *count += 1,
             (Some(skip), _) => edits.push(Edit::Take { skip, count: 1 }),
             (None, _) => edits.push(Edit::Put {
-                skip: found.map_or(0, |at| at + 1),
-                entry: entry.clone(),
+                skip: of.skip.map_or(0, |at| at + 1),
+                entry: of.entry.clone(),
             }),
         }
-        rest = &rest[found.map_or(0, |at| at + 1)..];
     }
     edits
 }

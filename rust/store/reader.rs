@@ -23,6 +23,8 @@ const LONGEST_MANIFEST: u64 = 1 << 24;
 #[derive(Default)]
 pub struct Reader {
     loaded: HashMap<Id, Loaded>,
+    /// Those that were opened: many records have the same one.
+    bases: HashMap<Id, Arc<Base>>,
 }
 
 /// The chunk that stored bytes are, proven by its id.
@@ -158,15 +160,23 @@ impl Reader {
     }
 
     /// The entries of a record's manifest, and its base if it has one.
-    pub fn entries(&self, record: &Record) -> Result<(Vec<Entry>, Option<Arc<Base>>)> {
+    pub fn entries(&mut self, record: &Record) -> Result<(Vec<Entry>, Option<Arc<Base>>)> {
         match &record.manifest {
             Manifest::Inline(entries) => Ok((entries.clone(), None)),
             Manifest::Based(reference, edits) => {
-                let base = Base::open(self.node(*reference)?.clone())?;
-                Ok((base.edited(edits)?, Some(Arc::new(base))))
+                let base = self.base(*reference)?;
+                Ok((base.edited(edits)?, Some(base)))
             }
             Manifest::Tree(spans) => Ok((self.tree_entries(spans)?, None)),
         }
+    }
+
+    fn base(&mut self, reference: Ref) -> Result<Arc<Base>> {
+        let node = self.node(reference)?.clone();
+        Ok(match self.bases.entry(reference.id) {
+            MapEntry::Occupied(base) => base.get().clone(),
+            MapEntry::Vacant(place) => place.insert(Arc::new(Base::open(node)?)).clone(),
+        })
     }
 
     fn tree_entries(&self, spans: &[Span]) -> Result<Vec<Entry>> {
