@@ -46,7 +46,7 @@ class _Line:
     Attributes:
         waiting: Those that were not sent yet.
         is_led: Whether one of the callers sends, or is about to.
-        watch: Gives one of the callers its turn, where none is.
+        watch: Has one of the callers lead, in a tick or a few, where nobody does so before.
     """
 
     waiting: list[_Call] = field(default_factory=list)
