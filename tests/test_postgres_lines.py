@@ -10,16 +10,18 @@ from typing import Any
 import holdfast
 import pytest
 from holdfast.backends.postgres.coalesce import ChangeLines
+from support.make import checkpoint_id
 from support.requests import anew, made, write
 
 
 class Store:
     """Stores requests when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_ready: bool) -> None:
         self.sent: list[Sequence[Any]] = []
         self.replies: asyncio.Queue[list[bytes] | Exception] = asyncio.Queue()
-        self.lines = ChangeLines(self.store)
+        self.is_ready = is_ready
+        self.lines = ChangeLines(self.store, lambda: self.is_ready)
 
     async def store(self, requests: Sequence[Any]) -> list[bytes]:
         self.sent.append(requests)
@@ -37,9 +39,9 @@ async def ticks(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-@pytest.fixture
-async def store() -> Store:
-    return Store()
+@pytest.fixture(params=[True, False], ids=["ready", "connecting"])
+async def store(request: pytest.FixtureRequest) -> Store:
+    return Store(request.param)
 
 
 async def outcomes(*tasks: asyncio.Task[Any]) -> list[Any]:
@@ -73,6 +75,8 @@ async def test_a_failure_of_the_store_is_that_of_all_in_the_line(store: Store) -
 async def test_a_checkpoint_is_sent_at_once_with_the_writes_before_it(store: Store) -> None:
     tasks = [store.send(write(idx=1)), store.send(made(number=1))]
     await asyncio.sleep(0)
+    assert [len(requests) for requests in store.sent] == [2] * store.is_ready
+    await asyncio.sleep(0)
     assert [len(requests) for requests in store.sent] == [2]
     store.replies.put_nowait([])
     assert await outcomes(*tasks) == [[], []]
@@ -80,15 +84,18 @@ async def test_a_checkpoint_is_sent_at_once_with_the_writes_before_it(store: Sto
 
 async def test_the_next_checkpoint_of_a_run_does_not_wait_for_writes(store: Store) -> None:
     """Those that came meanwhile go with it."""
-    first = store.send(made(number=1))
+
+    async def run() -> None:
+        for number in (1, 2):
+            await store.lines.send(made(number=number))
+
+    task = asyncio.ensure_future(run())
     await ticks()
     writes = [store.send(write(idx=number)) for number in range(3)]
     await ticks()
     store.replies.put_nowait([])
-    assert await outcomes(first) == [[]]
-    second = store.send(made(number=2))
     store.replies.put_nowait([])
-    assert await outcomes(*writes, second) == [[]] * 4
+    await outcomes(task, *writes)
     assert [len(requests) for requests in store.sent] == [1, 4]
 
 
@@ -103,34 +110,47 @@ async def test_writes_behind_the_last_checkpoint_are_sent_without_another(store:
     assert [len(requests) for requests in store.sent] == [1, 3]
 
 
-@pytest.mark.parametrize("turns", range(1, 6))
-async def test_who_is_cancelled_when_it_is_to_lead_passes_that_on(store: Store, turns: int) -> None:
+async def test_a_checkpoint_that_comes_behind_others_is_not_sent_before_them(
+    store: Store,
+) -> None:
+    """In the ticks in which the line waits for it."""
     first = store.send(made(number=1))
     await ticks()
-    tasks = [store.send(write(idx=number)) for number in range(3)]
+    second = store.send(made(number=2))
     await ticks()
     store.replies.put_nowait([])
+    assert await outcomes(first) == [[]]
+    third = store.send(made(number=3))
+    await ticks()
+    third.cancel()
+    store.replies.put_nowait([])
+    assert isinstance((await outcomes(third))[0], asyncio.CancelledError)
+    assert await outcomes(second) == [[]]
+    store.replies.put_nowait([])
+    assert await outcomes(store.send(made(number=4))) == [[]]
+    sent = [[one.checkpoint_id for one in requests] for requests in store.sent]
+    assert sent == [[checkpoint_id(number)] for number in (1, 2, 4)]
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("who", range(4))
+async def test_who_is_cancelled_at_any_moment_takes_nothing_from_the_others(
+    store: Store, turns: int, who: int
+) -> None:
+    tasks = [store.send(one) for one in (write(idx=0), made(number=1), write(idx=1))]
+    tasks.append(store.send(made(number=2)))
     await ticks(turns)
-    tasks[0].cancel()
-    store.replies.put_nowait([])
-    done = await outcomes(first, *tasks)
-    assert isinstance(done[1], asyncio.CancelledError)
-    assert [done[0], *done[2:]] == [[]] * 3
-
-
-async def test_what_a_caller_led_that_left_is_sent_again(store: Store) -> None:
-    tasks = [store.send(write(idx=number)) for number in range(3)]
-    await ticks()
-    tasks[0].cancel()
-    await ticks()
-    store.replies.put_nowait([])
+    tasks[who].cancel()
+    for _ in range(4):
+        store.replies.put_nowait([])
     done = await outcomes(*tasks)
-    assert isinstance(done[0], asyncio.CancelledError)
-    assert done[1:] == [[], []]
-    assert [[one.writes[0].idx for one in requests] for requests in store.sent] == [
-        [0, 1, 2],
-        [1, 2],
-    ]
+    assert isinstance(done.pop(who), (asyncio.CancelledError, list))
+    assert done == [[]] * 3
+    # What was sent is not sent again.
+    sent = [request for requests in store.sent for request in requests]
+    assert len(sent) == len({id(request) for request in sent})
+    await ticks()
+    assert not store.lines._lines
 
 
 async def test_a_failure_of_the_store_ends_those_that_are_tried_apart(store: Store) -> None:
@@ -218,8 +238,9 @@ async def test_a_store_that_does_not_hear_of_the_cancellation(store: Store) -> N
     third = store.send(write(idx=3))
     await ticks()
     heard.set()
-    assert await outcomes(second, third) == [[], []]
-    assert [len(requests) for requests in store.sent] == [1, 1, 1]
+    done = await outcomes(second, third)
+    assert isinstance(done[0], asyncio.CancelledError)
+    assert done[1] == []
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="no eager tasks before Python 3.12")
@@ -248,3 +269,43 @@ async def test_nothing_is_left_of_lines_that_were_given_up(store: Store) -> None
             await outcomes(task)
             await ticks()
             assert not store.lines._lines
+
+
+async def test_who_is_cancelled_when_the_failure_comes_is_cancelled(store: Store) -> None:
+    tasks = [store.send(write(idx=1)), store.send(made(number=1))]
+    await ticks()
+    store.replies.put_nowait(holdfast.StoreUnavailable("down"))
+    while not tasks[1].done():
+        tasks[0].cancel()
+        await asyncio.sleep(0)
+    done = await outcomes(*tasks)
+    assert isinstance(done[0], asyncio.CancelledError)
+
+
+async def test_a_checkpoint_that_cannot_be_sent_fails_for_who_brought_it(store: Store) -> None:
+    """What the first step raises is that of a trip like any other."""
+
+    def store_at_once(requests: Sequence[Any]) -> Any:
+        async def fail() -> list[bytes]:
+            raise holdfast.StoreUnavailable("no socket")
+
+        return fail()
+
+    store.lines._store = store_at_once
+    done = await outcomes(store.send(write(idx=1)), store.send(made(number=1)))
+    assert [type(one) for one in done] == [holdfast.StoreUnavailable] * 2
+
+
+def test_a_loop_that_ends_leaves_no_call_behind(recwarn: pytest.WarningsRecorder) -> None:
+    """Also where the leader has not taken its first step."""
+
+    async def main(turns: int) -> list[asyncio.Task[Any]]:
+        store = Store(is_ready=True)
+        tasks = [store.send(write(idx=0)), store.send(made(number=1)), store.send(made(number=2))]
+        await ticks(turns)
+        return tasks
+
+    for turns in range(5):
+        tasks = asyncio.run(main(turns))
+        assert all(task.cancelled() for task in tasks)
+    assert not recwarn.list

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -43,6 +43,7 @@ class PostgresBackend(RemoteBackend):
         # Each connection of the pool may have been dropped while it was idle.
         self._free = {"lost": clients.size + 1}
         self._figures = clients.stats
+        self._is_ready = clients.is_ready
         self.tables = Tables(options.table)
         statements = self._statements = Statements(self.tables, self._keep)
         last = LastRecords()
@@ -63,8 +64,11 @@ class PostgresBackend(RemoteBackend):
         # The one that was used last: mostly there is but one loop.
         self._last_line: tuple[Callable[[], object], ChangeLines] = (
             lambda: None,
-            ChangeLines(self._change),
+            self._new_line(),
         )
+
+    def _new_line(self) -> ChangeLines:
+        return ChangeLines(self._change, self._is_ready)
 
     def setup(self) -> None:
         self._set_up()
@@ -101,11 +105,11 @@ class PostgresBackend(RemoteBackend):
             return line
         found = self._lines.get(loop)
         if found is None:
-            found = self._lines[loop] = ChangeLines(self._change)
+            found = self._lines[loop] = self._new_line()
         self._last_line = weakref.ref(loop), found
         return found
 
-    def _change(self, requests: Sequence[Change]) -> Awaitable[Missing]:
+    def _change(self, requests: Sequence[Change]) -> Coroutine[Any, Any, Missing]:
         return adrive(self._made(self._changes.change(requests), requests[0]), self._aio)
 
     def stats(self) -> Mapping[str, int]:

@@ -52,6 +52,10 @@ class Clients(ABC):
     async def asend(self, statements: Sequence[Statement]) -> list[Any]:
         """Make a round trip without blocking the running loop."""
 
+    def is_ready(self) -> bool:
+        """Whether `asend` on the running loop would send at once, with nothing to wait for."""
+        return False
+
     @abstractmethod
     def stats(self) -> Mapping[str, int]:
         """Figures of the pools."""
@@ -184,6 +188,10 @@ class FromUrl(Clients):
             return await link.exchange(statements)
         finally:
             opened.give(link)
+
+    def is_ready(self) -> bool:
+        opened = self._loops.get(asyncio.get_running_loop())
+        return opened is not None and opened.is_ready
 
     async def _connected(self) -> Link:
         connect: Any = psycopg.AsyncConnection.connect

@@ -65,6 +65,11 @@ class LoopConnections:
         """Callers that wait for a connection."""
         return len(self._waiting)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether `take` gives a connection at once."""
+        return bool(self._idle) and self._idle[-1].is_alive
+
     async def take(self) -> Link:
         """A connection for the caller alone.
 
