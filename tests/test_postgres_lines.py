@@ -20,12 +20,17 @@ class Store:
     def __init__(self, is_ready: bool) -> None:
         self.sent: list[Sequence[Any]] = []
         self.replies: asyncio.Queue[list[bytes] | Exception] = asyncio.Queue()
+        self.given_up = 0
         self.is_ready = is_ready
         self.lines = ChangeLines(self.store, lambda: self.is_ready)
 
     async def store(self, requests: Sequence[Any]) -> list[bytes]:
         self.sent.append(requests)
-        reply = await self.replies.get()
+        try:
+            reply = await self.replies.get()
+        except GeneratorExit:
+            self.given_up += 1
+            raise
         if isinstance(reply, Exception):
             raise reply
         return reply
@@ -150,6 +155,47 @@ async def test_who_is_cancelled_at_any_moment_takes_nothing_from_the_others(
     sent = [request for requests in store.sent for request in requests]
     assert len(sent) == len({id(request) for request in sent})
     await ticks()
+    assert not store.lines._lines
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("before", range(6))
+@pytest.mark.parametrize("is_last", [True, False])
+async def test_a_checkpoint_that_is_cancelled_at_any_moment_is_stopped(
+    store: Store, before: int, turns: int, is_last: bool
+) -> None:
+    """Not just given up: the server would go on. Also where the line waited for it, and where
+    nobody waits any more."""
+    first = store.send(made(number=1))
+    await ticks()
+    behind = store.send(write(idx=0))
+    await ticks()
+    store.replies.put_nowait([])
+    await ticks(before)
+    second = store.send(made(number=2))
+    await ticks(turns)
+    second.cancel()
+    if is_last:
+        behind.cancel()
+    await ticks()
+    store.replies.put_nowait([])
+    done = await outcomes(first, behind, second)
+    assert done[0] == []
+    assert is_last or done[1] == []
+    assert isinstance(done[2], (asyncio.CancelledError, list))
+    assert store.given_up == 0
+    await ticks()
+    assert not store.lines._lines
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_checkpoint_alone_that_is_cancelled_is_stopped(store: Store, turns: int) -> None:
+    task = store.send(made(number=1))
+    await ticks(turns)
+    task.cancel()
+    assert isinstance((await outcomes(task))[0], asyncio.CancelledError)
+    await ticks()
+    assert store.given_up == 0
     assert not store.lines._lines
 
 

@@ -144,7 +144,8 @@ class ChangeLines:
         return leader
 
     async def _lead(self, line: _Line) -> None:
-        leader: Any = asyncio.current_task()
+        leader: _Leader = asyncio.current_task()  # type: ignore[assignment]
+        sent: Awaitable[Missing]
         while True:
             if leader.begun is not None:
                 (calls, sent), leader.begun = leader.begun, None
@@ -165,7 +166,8 @@ class ChangeLines:
                 # A run that waited for this checkpoint has the next one ready, which is not to
                 # wait for the writes that came meanwhile.
                 for _ in range(_TICKS):
-                    await asyncio.sleep(0)
+                    if leader.begun is None:
+                        await asyncio.sleep(0)
 
     async def _settle(self, calls: Sequence[_Call], sent: Awaitable[Missing]) -> Exception | None:
         """Give calls their replies; store what each asks for by itself where something is wrong
