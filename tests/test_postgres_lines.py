@@ -61,6 +61,17 @@ class _Forever:
 
 async def test_a_failure_of_the_store_is_that_of_all_in_the_line(store: Store) -> None:
     """Each would wait for it as long again."""
+    tasks = [store.send(made(number=number)) for number in range(1, 5)]
+    await ticks()
+    late = store.send(made(number=9))
+    store.replies.put_nowait(holdfast.StoreUnavailable("down"))
+    assert [type(one) for one in await outcomes(*tasks)] == [holdfast.StoreUnavailable] * 4
+    assert len(store.sent) == 1
+    store.replies.put_nowait([])
+    assert await outcomes(late) == [[]], "it came later, and is tried"
+
+
+async def test_a_failure_of_the_store_is_not_that_of_who_came_later(store: Store) -> None:
     first = store.send(made(number=1))
     await ticks()
     tasks = [store.send(made(number=number)) for number in range(2, 6)]
@@ -188,17 +199,6 @@ async def test_a_checkpoint_that_is_cancelled_at_any_moment_is_stopped(
     assert not store.lines._lines
 
 
-@pytest.mark.parametrize("turns", range(6))
-async def test_a_checkpoint_alone_that_is_cancelled_is_stopped(store: Store, turns: int) -> None:
-    task = store.send(made(number=1))
-    await ticks(turns)
-    task.cancel()
-    assert isinstance((await outcomes(task))[0], asyncio.CancelledError)
-    await ticks()
-    assert store.given_up == 0
-    assert not store.lines._lines
-
-
 async def test_a_failure_of_the_store_ends_those_that_are_tried_apart(store: Store) -> None:
     tasks = [store.send(write(idx=number)) for number in range(5)]
     store.replies.put_nowait(ValueError("one of them"))
@@ -210,7 +210,8 @@ async def test_a_failure_of_the_store_ends_those_that_are_tried_apart(store: Sto
     assert [len(requests) for requests in store.sent] == [5, 1, 1]
 
 
-async def test_all_tasks_are_cancelled_and_the_loop_goes_on(store: Store) -> None:
+async def test_a_leader_that_is_cancelled_before_its_first_step(store: Store) -> None:
+    """By code that cancels all tasks, and goes on."""
     task = store.send(write(idx=1))
     await asyncio.sleep(0)
     for one in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -259,7 +260,7 @@ async def test_who_left_is_not_sent_apart(store: Store) -> None:
 
 
 async def test_a_store_that_does_not_hear_of_the_cancellation(store: Store) -> None:
-    """The line has one leader."""
+    """As one that has its reply in the same moment: the line has one leader."""
     first = store.send(write(idx=1))
     await ticks()
     second = store.send(write(idx=2))
@@ -306,15 +307,18 @@ async def test_nothing_is_left_of_lines_that_are_done(store: Store) -> None:
     assert not store.lines._lines
 
 
-async def test_nothing_is_left_of_lines_that_were_given_up(store: Store) -> None:
-    for one in (write(idx=1), made(number=1)):
-        for turns in range(4):
-            task = store.send(one)
-            await ticks(turns)
-            task.cancel()
-            await outcomes(task)
-            await ticks()
-            assert not store.lines._lines
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("one", [write(idx=1), made(number=1)], ids=["write", "checkpoint"])
+async def test_nothing_is_left_of_a_call_that_is_cancelled_alone(
+    store: Store, one: Any, turns: int
+) -> None:
+    task = store.send(one)
+    await ticks(turns)
+    task.cancel()
+    assert isinstance((await outcomes(task))[0], asyncio.CancelledError)
+    await ticks()
+    assert store.given_up == 0
+    assert not store.lines._lines
 
 
 async def test_who_is_cancelled_when_the_failure_comes_is_cancelled(store: Store) -> None:
@@ -331,13 +335,10 @@ async def test_who_is_cancelled_when_the_failure_comes_is_cancelled(store: Store
 async def test_a_checkpoint_that_cannot_be_sent_fails_for_who_brought_it(store: Store) -> None:
     """What the first step raises is that of a trip like any other."""
 
-    def store_at_once(requests: Sequence[Any]) -> Any:
-        async def fail() -> list[bytes]:
-            raise holdfast.StoreUnavailable("no socket")
+    async def fail(requests: Sequence[Any]) -> list[bytes]:
+        raise holdfast.StoreUnavailable("no socket")
 
-        return fail()
-
-    store.lines._store = store_at_once
+    store.lines._store = fail
     done = await outcomes(store.send(write(idx=1)), store.send(made(number=1)))
     assert [type(one) for one in done] == [holdfast.StoreUnavailable] * 2
 

@@ -15,7 +15,7 @@ use super::value::References;
 use crate::error::{Error, Result};
 
 /// Below this many bytes a base is not worth the chunk.
-pub const SMALLEST_BASE: usize = 512;
+const SMALLEST_BASE: usize = 512;
 /// A value that may be longer stands in each record: a base keeps what it refers to from being
 /// removed, and has a read fetch it, also when it is the value no more.
 const LONGEST_SHARED: u64 = 4 << 10;
@@ -51,9 +51,11 @@ impl Base {
         let short = || entries.iter().filter(|e| is_short(e));
         let (references, payload) = written(short());
         let size = payload.len() + references.len() * Ref::LEN;
-        let changed = || compared(last, short()).filter(|of| !of.is_same);
-        let changed = || written_size(changed().map(|of| of.entry));
-        if size < SMALLEST_BASE || changed() * WORTH_A_BASE > size {
+        if size < SMALLEST_BASE {
+            return None;
+        }
+        let changed = compared(last, short()).filter(|of| !of.is_same);
+        if written_size(changed.map(|of| of.entry)) * WORTH_A_BASE > size {
             return None;
         }
         Some(Self {

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::base::{Base, Edit, SMALLEST_BASE};
+use super::base::{Base, Edit};
 use super::bytes::{put_field, put_varint, Input};
 use super::chunk::{Object, Ref, MANIFEST};
 use super::tree::{grow, Page, Span};
@@ -194,11 +194,9 @@ pub fn plan_manifest(entries: &[Entry], last: Option<(&[Entry], Option<&Arc<Base
             };
         }
     }
-    let size = written_size(entries);
-    if size > INLINE_MANIFEST {
+    if written_size(entries) > INLINE_MANIFEST {
         return plan_tree(entries);
     }
-    let last = last.filter(|_| size >= SMALLEST_BASE);
     let base = last.and_then(|(last, _)| Base::plan(entries, last));
     match base.and_then(|base| Some((base.edits(entries, INLINE_MANIFEST)?, Arc::new(base)))) {
         Some((edits, base)) => Plan {

@@ -12,7 +12,7 @@ from holdfast._core import Core, MissingChunk, Record, Write
 from holdfast.backends.base import Ancestors, Row
 from holdfast.drive import Steps
 from holdfast.errors import reading
-from holdfast.steps.load import complete, open_writes
+from holdfast.steps.load import complete, open_writes, read_manifests
 from holdfast.steps.place import Place
 
 _FIRST_ANCESTORS = 64
@@ -56,11 +56,7 @@ def _walk(
     while remaining:
         rows: list[Row] = yield Ancestors(place.thread_id, place.checkpoint_ns, start, limit)
         records = [reader.record(row.record) for row in rows]
-
-        def manifests(records: Sequence[Record] = records) -> list[bytes]:
-            return [id for record in records for id in reader.missing(record, [])]
-
-        yield from complete(core, reader, place.thread_id, manifests, alone=True)
+        yield from read_manifests(core, reader, place.thread_id, records)
         fresh = False
         for row, record in zip(rows, records, strict=True):
             if row.checkpoint_id in seen or not remaining:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -13,7 +12,7 @@ from holdfast._core import Core, Reader
 from holdfast.backends.base import Row
 from holdfast.drive import Steps
 from holdfast.steps.due import JOIN, due_nodes
-from holdfast.steps.load import complete, read_record
+from holdfast.steps.load import complete, read_manifests, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,7 @@ def read_standing(core: Core, serde: SerializerProtocol, row: Row) -> Steps[Stan
     def read(reader: Reader, stored: bytes) -> Steps[Standing]:
         reader.add(list(row.chunks.items()))
         record = reader.record(stored)
-        manifest = partial(reader.missing, record, [])
-        yield from complete(core, reader, row.thread_id, manifest, alone=True)
+        yield from read_manifests(core, reader, row.thread_id, [record])
         filled = record.filled()
         telling = [channel for channel in filled if channel == TASKS or channel.startswith(JOIN)]
 

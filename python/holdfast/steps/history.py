@@ -11,7 +11,7 @@ from holdfast._core import Core, Reader, Record
 from holdfast.backends.base import Row
 from holdfast.drive import Steps
 from holdfast.errors import reading
-from holdfast.steps.load import complete, predates_sends, read_metadata
+from holdfast.steps.load import complete, predates_sends, read_manifests, read_metadata
 
 DELTA_COUNTERS = "counters_since_delta_snapshot"
 """In the metadata: how long ago each delta channel stored its value."""
@@ -147,11 +147,5 @@ def read_history(
     if history.has_delta_channels:
         records = [item.record for item in items.values()]
         with reading(thread_id, "*", "*"):
-            yield from complete(
-                core,
-                reader,
-                thread_id,
-                lambda: [id for record in records for id in reader.missing(record, [])],
-                alone=True,
-            )
+            yield from read_manifests(core, reader, thread_id, records)
     return history

@@ -46,6 +46,17 @@ def complete(
         reader.add(list(chunks.items()))
 
 
+def read_manifests(
+    core: Core, reader: Reader, thread_id: str, records: Sequence[Record]
+) -> Steps[None]:
+    """Fetch what tells the channels of records, without their values; MissingChunk as above."""
+
+    def missing() -> list[bytes]:
+        return [id for record in records for id in reader.missing(record, [])]
+
+    yield from complete(core, reader, thread_id, missing, alone=True)
+
+
 def _missing_of_row(reader: Reader, record: Record, writes: Sequence[Write]) -> list[bytes]:
     missing = reader.missing(record)
     for write in writes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -31,7 +30,7 @@ from holdfast.errors import StoreUnavailable, reading
 from holdfast.ids import made
 from holdfast.serde import Serializer
 from holdfast.steps.history import DELTA_COUNTERS, parents_of
-from holdfast.steps.load import complete, read_record
+from holdfast.steps.load import read_manifests, read_record
 from holdfast.steps.place import Place
 from holdfast.steps.summary import summary
 from holdfast.steps.trim import Trim
@@ -253,8 +252,7 @@ def _parent(core: Core, thread_id: str, checkpoint_ns: str, parent_id: str) -> S
 
     def read(reader: Reader, stored: bytes) -> Steps[Record]:
         record = reader.record(stored)
-        missing = partial(reader.missing, record, [])
-        yield from complete(core, reader, thread_id, missing, alone=True)
+        yield from read_manifests(core, reader, thread_id, [record])
         reader.remember(record, checkpoint_ns, parent_id)
         return record
 

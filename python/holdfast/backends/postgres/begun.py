@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -21,31 +22,27 @@ class Begun(Awaitable[T], Generic[T]):
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
         self._coroutine = coroutine
         self._wanted: Any = None
-        self._end: StopIteration | Exception | None = None
+        self._end: Exception | None = None
+        self._step(partial(coroutine.send, None))
+
+    def _step(self, step: Callable[[], Any]) -> None:
         try:
-            self._wanted = coroutine.send(None)
-        except (StopIteration, Exception) as end:  # noqa: BLE001 - who awaits it gets it
+            self._wanted = step()
+        except Exception as end:  # noqa: BLE001 - who awaits it gets it; a value is one, too
             self._end = end
 
     def __await__(self) -> Generator[Any, Any, T]:
-        coroutine, end, wanted = self._coroutine, self._end, self._wanted
-        while end is None:
+        while self._end is None:
             try:
-                try:
-                    reply = yield wanted
-                except GeneratorExit:
-                    coroutine.close()
-                    raise
-                except BaseException as error:  # noqa: BLE001 - it is the coroutine's
-                    wanted = coroutine.throw(error)
-                else:
-                    wanted = coroutine.send(reply)
-            except StopIteration as ended:
-                end = ended
-        if isinstance(end, StopIteration):
-            value: T = end.value
+                reply = yield self._wanted
+            except BaseException as error:  # noqa: BLE001 - it is the coroutine's
+                self._step(partial(self._coroutine.throw, error))
+            else:
+                self._step(partial(self._coroutine.send, reply))
+        if isinstance(self._end, StopIteration):
+            value: T = self._end.value
             return value
-        raise end
+        raise self._end
 
     def close(self) -> None:
         """Leave the coroutine where it is, as one that nobody awaits any more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from holdfast.backends.base import Commit, Missing, Write
 from holdfast.backends.postgres.begun import Begun
@@ -144,7 +144,7 @@ class ChangeLines:
         return leader
 
     async def _lead(self, line: _Line) -> None:
-        leader: _Leader = asyncio.current_task()  # type: ignore[assignment]
+        leader = cast("_Leader", asyncio.current_task())  # it is run in no other
         sent: Awaitable[Missing]
         while True:
             if leader.begun is not None:
