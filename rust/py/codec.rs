@@ -13,7 +13,7 @@ use super::memo::Memo;
 use super::messages::Class;
 use super::packed::Packed;
 use super::safe::{SafeTypes, Uuids};
-use super::shared::SharedKeys;
+use super::shared_keys::SharedKeys;
 use super::ways::Types;
 use crate::codec::marker::overstates;
 

@@ -2,26 +2,25 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString};
 
+use super::channel::{to_seen, Channel, Given, Origin};
 use super::draft::{Draft, Placed};
 use super::error::{caught, guarded};
-use super::packed::Packed;
-use super::reader::{to_id, Reader, Record};
-use super::text::{to_bytes, to_text};
-use crate::store::bundle;
+use super::reader::Reader;
+use super::record::Record;
+use super::stored::to_id;
+use super::text::to_bytes;
 use crate::store::cache::{Cache, Scope};
-use crate::store::chunk::{self, Compression};
+use crate::store::chunk::Compression;
 use crate::store::draft;
 use crate::store::manifest::{plan_manifest, Entry};
 use crate::store::recent::Recent;
 use crate::store::record;
-use crate::store::source::Source;
-use crate::store::value::{Value, INLINE, INLINE_HEAD};
-use crate::store::version::Version;
+use crate::store::value::{INLINE, INLINE_HEAD};
 use crate::store::writes;
 
 /// What a saver's drafts and reads have in common.
@@ -50,72 +49,8 @@ pub fn scope(thread: &[u8]) -> Scope {
     scope
 }
 
-pub fn to_version(version: &Bound<'_, PyAny>) -> PyResult<Version> {
-    if let Ok(text) = version.cast_exact::<PyString>() {
-        Ok(Version::Text(to_bytes(text)?))
-    } else if let Ok(int) = version.cast_exact::<PyInt>() {
-        Ok(Version::Int(int.extract()?))
-    } else if let Ok(float) = version.cast_exact::<PyFloat>() {
-        Ok(Version::Float(float.value()))
-    } else {
-        Err(PyTypeError::new_err(
-            "a channel version is a str, an int or a float",
-        ))
-    }
-}
-
-pub fn from_version<'py>(py: Python<'py>, version: &Version) -> PyResult<Bound<'py, PyAny>> {
-    Ok(match version {
-        Version::Int(n) => n.into_pyobject(py)?.into_any(),
-        Version::Float(x) => x.into_pyobject(py)?.into_any(),
-        Version::Text(text) => to_text(py, text)?.into_any(),
-    })
-}
-
-/// The level and the id of a chunk.
-type Reference<'py> = (u8, Bound<'py, PyBytes>);
 /// What a serializer's `dumps_typed` gave: tag and bytes.
 type Typed<'py> = (Bound<'py, PyString>, PyBackedBytes);
-
-/// Where the value of a channel comes from.
-enum Origin {
-    Empty,
-    Parent(Option<Value>),
-    Given(Vec<u8>, Source<PyBackedBytes>),
-}
-
-struct Channel {
-    name: Vec<u8>,
-    version: Option<Version>,
-    origin: Origin,
-}
-
-fn to_origin(value: &Bound<'_, PyAny>, name: &[u8], parent: Option<&Record>) -> PyResult<Origin> {
-    if value.is_none() {
-        return Ok(Origin::Empty);
-    }
-    if let Ok(keep) = value.extract::<bool>() {
-        if !keep {
-            return Err(PyValueError::new_err(
-                "a channel is kept, or has a value, or None",
-            ));
-        }
-        let whole = parent.map(Record::whole).transpose()?;
-        let entry = whole.and_then(|w| Some(&w.entries[*w.channels.get(name)?]));
-        return match entry {
-            Some(Entry::Channel { value, .. }) => Ok(Origin::Parent(value.clone())),
-            _ => Err(PyValueError::new_err(
-                "the parent has no such channel to keep",
-            )),
-        };
-    }
-    let (tag, data) = value.extract::<(Bound<'_, PyString>, Bound<'_, PyAny>)>()?;
-    let bytes = match data.cast::<Packed>() {
-        Ok(packed) => packed.get().source(value.py()),
-        Err(_) => data.extract::<PyBackedBytes>()?.into(),
-    };
-    Ok(Origin::Given(to_bytes(&tag)?, bytes))
-}
 
 /// Splits, hashes, compresses, and caches what it has seen. One per saver.
 #[pyclass(frozen, module = "holdfast._core")]
@@ -155,7 +90,7 @@ impl Core {
         parent_id: Option<&Bound<'_, PyString>>,
         metadata: Typed<'_>,
         skeleton: Typed<'_>,
-        channels: Vec<(Bound<'_, PyString>, Bound<'_, PyAny>, Bound<'_, PyAny>)>,
+        channels: Vec<Given<'_>>,
         versions_seen: Vec<(Bound<'_, PyString>, Bound<'_, PyDict>)>,
         parent: Option<&Record>,
         may_be_based: bool,
@@ -168,38 +103,11 @@ impl Core {
         let skeleton = (to_bytes(&skeleton.0)?, skeleton.1);
         let channels = channels
             .iter()
-            .map(|(name, version, value)| {
-                let name = to_bytes(name)?;
-                let version = if version.is_none() {
-                    None
-                } else {
-                    Some(to_version(version)?)
-                };
-                let origin = to_origin(value, &name, parent)?;
-                Ok(Channel {
-                    name,
-                    version,
-                    origin,
-                })
-            })
+            .map(|given| Channel::of(given, parent))
             .collect::<PyResult<Vec<_>>>()?;
         let seen = versions_seen
             .iter()
-            .map(|(node, versions)| {
-                let versions = versions
-                    .iter()
-                    .map(|(channel, version)| {
-                        Ok((
-                            to_bytes(channel.cast::<PyString>()?)?,
-                            to_version(&version)?,
-                        ))
-                    })
-                    .collect::<PyResult<_>>()?;
-                Ok(Entry::Seen {
-                    node: to_bytes(node)?,
-                    versions,
-                })
-            })
+            .map(|(node, versions)| to_seen(node, versions))
             .collect::<PyResult<Vec<_>>>()?;
         let last = parent.filter(|_| may_be_based).map(Record::whole);
         let last = last.transpose()?.cloned();
@@ -389,45 +297,4 @@ impl Core {
     fn cache_bytes(&self) -> usize {
         self.shared.cache().cost()
     }
-}
-
-/// The level of a stored object and what it refers to, as pairs of level and id.
-#[pyfunction]
-pub fn references<'py>(py: Python<'py>, stored: &[u8]) -> PyResult<(u8, Vec<Reference<'py>>)> {
-    let (level, references) = chunk::references(stored)?;
-    let references = references
-        .iter()
-        .map(|r| (r.level, PyBytes::new(py, &r.id.0)))
-        .collect();
-    Ok((level, references))
-}
-
-/// The level of a stored object, from its first two bytes.
-#[pyfunction]
-pub fn level(start: &[u8]) -> PyResult<u8> {
-    Ok(chunk::level(start)?)
-}
-
-/// Pending writes, each with its index, as few objects as hold them.
-#[pyfunction]
-pub fn bundled<'py>(
-    py: Python<'py>,
-    writes: Vec<(i32, PyBackedBytes)>,
-) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-    let writes = writes.iter().map(|(index, stored)| (*index, &stored[..]));
-    let bundles = caught(|| Ok(bundle::bundled(writes)))?;
-    Ok(bundles
-        .iter()
-        .map(|bytes| PyBytes::new(py, bytes))
-        .collect())
-}
-
-/// What `bundled` was given.
-#[pyfunction]
-pub fn unbundled<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Vec<(i32, Bound<'py, PyBytes>)>> {
-    let writes = caught(|| Ok(bundle::unbundled(bytes)?))?;
-    Ok(writes
-        .iter()
-        .map(|(index, stored)| (*index, PyBytes::new(py, stored)))
-        .collect())
 }

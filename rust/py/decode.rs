@@ -13,7 +13,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyList};
 use super::codec::Codec;
 use super::pause::Pause;
 use super::raw;
-use super::shared::SharedKeys;
+use super::shared_keys::SharedKeys;
 use crate::codec::ext;
 use crate::codec::marker::{is_plain, read, Kind};
 

@@ -9,7 +9,7 @@ use pyo3::types::PyBytes;
 
 use super::core::Shared;
 use super::error::guarded;
-use super::reader::to_id;
+use super::stored::to_id;
 use crate::error::Result;
 use crate::store::base::Base;
 use crate::store::cache::{Loaded, Scope, Whole};

@@ -2,6 +2,7 @@
 
 mod arrays;
 mod buffer;
+mod channel;
 mod classes;
 mod codec;
 mod core;
@@ -19,11 +20,14 @@ mod pause;
 mod raw;
 mod reader;
 mod rebuild;
+mod record;
 mod safe;
 mod scalars;
-mod shared;
+mod shared_keys;
+mod stored;
 mod text;
 mod typed;
+mod version;
 mod ways;
 
 use pyo3::prelude::*;
@@ -37,7 +41,7 @@ mod _core {
     #[pymodule_export]
     use super::codec::Codec;
     #[pymodule_export]
-    use super::core::{bundled, level, references, unbundled, Core};
+    use super::core::Core;
     #[pymodule_export]
     use super::draft::Draft;
     #[pymodule_export]
@@ -49,7 +53,11 @@ mod _core {
     #[pymodule_export]
     use super::packed::Packed;
     #[pymodule_export]
-    use super::reader::{Reader, Record, Write};
+    use super::reader::{Reader, Write};
+    #[pymodule_export]
+    use super::record::Record;
+    #[pymodule_export]
+    use super::stored::{bundled, level, references, unbundled};
 
     use super::*;
 

@@ -1,158 +1,24 @@
 //! A read of one thread, for Python.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyString};
 
-use super::core::{from_version, to_version, Shared};
+use super::core::Shared;
 use super::error::{caught, guarded};
+use super::record::Record;
+use super::stored::to_id;
 use super::text::{to_bytes, to_text};
-use crate::store::base::Edit;
-use crate::store::cache::{Scope, Whole};
+use crate::store::cache::Scope;
 use crate::store::chunk::{Id, Ref};
-use crate::store::manifest::{Entry, Manifest};
+use crate::store::manifest::Entry;
 use crate::store::memo::Memo;
 use crate::store::reader::{load, parts, Reader as Chunks};
-use crate::store::record;
 use crate::store::value::Value;
 use crate::store::writes;
-
-pub fn to_id(bytes: &Bound<'_, PyBytes>) -> PyResult<Id> {
-    let id = bytes.as_bytes().try_into();
-    id.map(Id)
-        .map_err(|_| PyValueError::new_err("a chunk id has 16 bytes"))
-}
-
-/// A checkpoint's record.
-#[pyclass(frozen, module = "holdfast._core")]
-pub struct Record {
-    record: OnceLock<record::Record>,
-    size: usize,
-    whole: OnceLock<Arc<Whole>>,
-}
-
-impl Record {
-    pub fn cached(whole: Arc<Whole>) -> Self {
-        Self {
-            record: OnceLock::new(),
-            size: whole.size,
-            whole: OnceLock::from(whole),
-        }
-    }
-
-    fn record(&self) -> &record::Record {
-        match self.whole.get() {
-            Some(whole) => &whole.record,
-            None => self
-                .record
-                .get()
-                .expect("a record without its manifest was just read"),
-        }
-    }
-
-    pub fn whole(&self) -> PyResult<&Arc<Whole>> {
-        self.whole
-            .get()
-            .ok_or_else(|| PyValueError::new_err("the record's manifest was not read"))
-    }
-
-    /// The values of which the record itself says what they are.
-    fn own_values(&self) -> Vec<Value> {
-        let record = self.record();
-        let mut values = vec![record.metadata.clone(), record.skeleton.clone()];
-        if let Manifest::Based(_, edits) = &record.manifest {
-            values.extend(edits.iter().filter_map(|edit| match edit {
-                Edit::Put {
-                    entry: Entry::Channel { value, .. },
-                    ..
-                } => value.clone(),
-                _ => None,
-            }));
-        }
-        values
-    }
-
-    fn manifest_refs(&self) -> Vec<Ref> {
-        match &self.record().manifest {
-            Manifest::Inline(_) => Vec::new(),
-            Manifest::Based(base, _) => vec![*base],
-            Manifest::Tree(spans) => spans.iter().map(|span| span.reference).collect(),
-        }
-    }
-}
-
-#[pymethods]
-impl Record {
-    #[getter]
-    fn parent_id<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyString>>> {
-        let parent = &self.record().parent;
-        (!parent.is_empty())
-            .then(|| to_text(py, parent))
-            .transpose()
-    }
-
-    /// Whether the manifest lists this channel in this version, with or without a value.
-    fn holds(&self, channel: &Bound<'_, PyString>, version: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let whole = self.whole()?;
-        let Some(at) = whole.channels.get(&to_bytes(channel)?) else {
-            return Ok(false);
-        };
-        let wanted = to_version(version)?;
-        Ok(matches!(&whole.entries[*at],
-            Entry::Channel { version: Some(version), .. } if *version == wanted))
-    }
-
-    /// Channel versions, in the order in which they were put.
-    fn versions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let versions = PyDict::new(py);
-        for entry in &self.whole()?.entries {
-            if let Entry::Channel {
-                name,
-                version: Some(version),
-                ..
-            } = entry
-            {
-                versions.set_item(to_text(py, name)?, from_version(py, version)?)?;
-            }
-        }
-        Ok(versions)
-    }
-
-    fn versions_seen<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let seen = PyDict::new(py);
-        for entry in &self.whole()?.entries {
-            if let Entry::Seen { node, versions } = entry {
-                let of = PyDict::new(py);
-                for (channel, version) in versions {
-                    of.set_item(to_text(py, channel)?, from_version(py, version)?)?;
-                }
-                seen.set_item(to_text(py, node)?, of)?;
-            }
-        }
-        Ok(seen)
-    }
-
-    /// Names of the channels that have a value.
-    fn filled<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyString>>> {
-        let filled = self
-            .whole()?
-            .entries
-            .iter()
-            .filter_map(|entry| match entry {
-                Entry::Channel {
-                    name,
-                    value: Some(_),
-                    ..
-                } => Some(to_text(py, name)),
-                _ => None,
-            });
-        filled.collect()
-    }
-}
 
 /// A pending write.
 #[pyclass(frozen, module = "holdfast._core")]
@@ -190,7 +56,7 @@ impl Reader {
         }
     }
 
-    fn chunks(&self) -> std::sync::MutexGuard<'_, Chunks> {
+    fn chunks(&self) -> MutexGuard<'_, Chunks> {
         self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -213,7 +79,7 @@ impl Reader {
 
     /// Read the manifest if its nodes are here; else say which are not.
     fn settle(&self, py: Python<'_>, record: &Record) -> PyResult<Vec<Ref>> {
-        if record.whole.get().is_some() {
+        if record.is_whole() {
             return Ok(Vec::new());
         }
         let missing: Vec<Ref> = {
@@ -235,9 +101,8 @@ impl Reader {
             missing
         };
         if missing.is_empty() {
-            let (entries, base) = guarded(py, || self.chunks().entries(record.record()))?;
-            let whole = Whole::new(record.record().clone(), entries, base, record.size);
-            let _ = record.whole.set(Arc::new(whole));
+            let (entries, base) = guarded(py, || self.chunks().entries(record.head()))?;
+            record.complete(entries, base);
         }
         Ok(missing)
     }
@@ -270,12 +135,7 @@ impl Reader {
 impl Reader {
     /// Open the stored bytes of a checkpoint.
     fn record(&self, stored: &[u8]) -> PyResult<Record> {
-        let record = caught(|| Ok(OnceLock::from(record::Record::open(stored)?)))?;
-        Ok(Record {
-            record,
-            size: stored.len(),
-            whole: OnceLock::new(),
-        })
+        caught(|| Ok(Record::open(stored)?))
     }
 
     /// Open the stored bytes of a pending write.
@@ -318,13 +178,13 @@ impl Reader {
 
     /// Ids still to be fetched for a record's metadata.
     fn missing_metadata<'py>(&self, py: Python<'py>, record: &Record) -> Vec<Bound<'py, PyBytes>> {
-        let missing = self.missing_of([record.record().metadata.clone()]);
+        let missing = self.missing_of([record.head().metadata.clone()]);
         missing.iter().map(|r| PyBytes::new(py, &r.id.0)).collect()
     }
 
     /// Ids still to be fetched for a record's skeleton.
     fn missing_skeleton<'py>(&self, py: Python<'py>, record: &Record) -> Vec<Bound<'py, PyBytes>> {
-        let missing = self.missing_of([record.record().skeleton.clone()]);
+        let missing = self.missing_of([record.head().skeleton.clone()]);
         missing.iter().map(|r| PyBytes::new(py, &r.id.0)).collect()
     }
 
@@ -360,11 +220,11 @@ impl Reader {
     }
 
     fn metadata<'py>(&self, py: Python<'py>, record: &Record) -> PyResult<Joined<'py>> {
-        self.join(py, &record.record().metadata)
+        self.join(py, &record.head().metadata)
     }
 
     fn skeleton<'py>(&self, py: Python<'py>, record: &Record) -> PyResult<Joined<'py>> {
-        self.join(py, &record.record().skeleton)
+        self.join(py, &record.head().skeleton)
     }
 
     /// Name, tag and bytes of each channel that has a value, or of the given ones.
