@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
+import holdfast
 import pytest
 from holdfast.errors import CheckpointCorrupted, FormatTooNew
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from support.backends import BACKENDS, opened
 from support.damage import execute
 from support.make import checkpoint, config, version
@@ -55,3 +58,45 @@ async def test_a_thread_that_cannot_be_read_is_left_and_named(
         assert "hurt" not in [one.thread_id for one in await calls.threads(unfinished=False)]
         with pytest.raises(error):
             await calls.get_tuple(config("hurt"))
+
+
+class Other(JsonPlusSerializer):
+    """Writes and reads bytes of its own alone."""
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        tag, data = super().dumps_typed(obj)
+        return f"other {tag}", data
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        tag, packed = data
+        if not tag.startswith("other "):
+            raise ValueError(f"not mine: {tag}")
+        return super().loads_typed((tag.removeprefix("other "), packed))
+
+
+def test_what_another_serializer_wrote_is_left_and_named(
+    saver: holdfast.Saver, caplog: pytest.LogCaptureFixture
+) -> None:
+    saver.put(config("theirs"), checkpoint(1, {"state": 1}), {"step": 1}, {"state": version(1)})
+    saver.serde = Other()
+    saver.put(config("mine"), checkpoint(1, {"state": 1}), {"step": 1}, {"state": version(1)})
+    with caplog.at_level(logging.WARNING, "holdfast"):
+        assert saver.sweep(keep_last=1).unreadable == 1
+    assert "'theirs'" in caplog.text
+    assert "not mine: msgpack" in caplog.text
+    assert {one.thread_id for one in saver.threads() if one.error} == {"theirs"}
+
+
+def test_a_put_that_is_stored_does_not_fail_where_old_ones_cannot_be_trimmed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    with holdfast.open(url, keep_last=1) as saver:
+        saver.put(config(), checkpoint(1, {"state": 1}), {}, {"state": version(1)})
+    with holdfast.open(url, keep_last=1, serde=Other()) as saver:
+        with caplog.at_level(logging.WARNING, "holdfast"):
+            stored = saver.put(config(), checkpoint(2, {"state": 2}), {}, {"state": version(2)})
+        assert "keep_last" in caplog.text
+        found = saver.get_tuple(stored)
+        assert found is not None
+        assert found.checkpoint["channel_values"] == {"state": 2}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import holdfast
@@ -286,14 +287,15 @@ def test_the_last_checkpoint_is_removed_while_another_comes(meeting: Meeting, ch
 
 
 @pytest.mark.parametrize(
-    "kind", ["commit", "commit behind another", "commit of a new thread", "write"]
+    "kind",
+    ["commit", "commit behind another", "commit of a new thread", "write", "write behind a commit"],
 )
 def test_a_change_that_is_sent_again_while_the_first_still_waits(
     meeting: Meeting, server: PostgresServer, kind: str
 ) -> None:
     """Mine, then theirs, then mine again, all behind one lock: each is done once, in some order."""
     mine, theirs = made(), made(value=WORDS[60:90])
-    if kind == "write":
+    if kind.startswith("write"):
         mine, theirs = (write(idx=-1, data=small(name)) for name in ("mine", "theirs"))
     lock: Any = made(number=8)
     if kind != "commit of a new thread":
@@ -320,10 +322,19 @@ def test_a_change_that_is_sent_again_while_the_first_still_waits(
         meeting.conn.execute("COMMIT")
         assert (job.result(30), jobs[0].result(30)) == ([], [])
     _, records, writes, *_ = state(meeting.free)
-    if kind == "write":
-        assert [one.data for one in writes["", OLD]] == [theirs.writes[0].data]
+    rows = dump(meeting.look, meeting.url)
+    if kind.startswith("write"):
+        logged = sorted(rows["writes"], key=itemgetter("number"))
+        assert sorted(row["operation"] for row in logged) == sorted(
+            [mine.operation, theirs.operation]
+        )
+        if kind == "write":
+            assert logged[-1]["operation"] == theirs.operation
+        last = mine if logged[-1]["operation"] == mine.operation else theirs
+        assert [one.data for one in writes["", OLD]] == [last.writes[0].data]
         return
-    rows = dump(meeting.look, meeting.url)["checkpoints"]
-    (remembered,) = [row["operations"] for row in rows if row["checkpoint_id"] == OLD]
+    (remembered,) = [
+        row["operations"] for row in rows["checkpoints"] if row["checkpoint_id"] == OLD
+    ]
     orders = {one.operation + two.operation: one for one, two in [(mine, theirs), (theirs, mine)]}
     assert ("", OLD, orders[remembered].record) in records

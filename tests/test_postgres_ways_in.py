@@ -110,6 +110,17 @@ async def test_a_url_or_a_string_names_a_server(
     assert prefixes(conn) == {"public.mine"}
 
 
+async def test_a_plus_in_the_query_of_a_url_is_a_plus(
+    server: PostgresServer, conn: Connection, mode: str
+) -> None:
+    """As in libpq's URLs."""
+    url = f"{server.url}?application_name=a+b%20c&table=mine"
+    calls = Calls(holdfast.open(url), mode)
+    await use(calls)
+    assert {one["application_name"] for one in clients(conn)} == {"a+b c"}
+    await calls.close()
+
+
 async def test_a_password_given_as_an_argument_is_taken_as_it_is(
     server: PostgresServer, conn: Connection, mode: str
 ) -> None:
@@ -198,6 +209,7 @@ def test_an_option_that_nobody_has_is_named_with_those_that_there_are(named: str
     [
         *("pool_size=0", "pool_size=many", "cache_bytes=much", "prepared_statements=perhaps"),
         *("reply_timeout=-1", "reply_timeout=inf", "table=", "table=a.b.c", "table=.", "port=soon"),
+        *("pool_size=2.5", "cache_bytes=1e6"),
         *("client_encoding=SQL_ASCII", "client_encoding=sql_ascii"),
     ],
 )

@@ -245,6 +245,11 @@ async def test_a_thread_is_deleted_under_its_holder_who_begins_it_anew(
     await ask(replace(made(), fence=fence))
     epoch = (await ask.row()).epoch if conditional else None
     forget = base.Forget("t", new_operation_id(), epoch, leaves_tombstone)
+    if conditional and not leaves_tombstone:  # a sweep, which comes again
+        before = await other.state()
+        assert await other(forget) is False
+        assert await other.state() == before
+        return
     assert await other(forget) is True
     assert await other.state() is None
     assert await remaining(other) > LONG / 2

@@ -6,8 +6,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import holdfast
 import pytest
 from holdfast.backends import base
+from langgraph.checkpoint.base.id import uuid6
 from support.backends import Backend
 from support.calls import Calls
 from support.clock import timed
@@ -123,3 +125,71 @@ async def test_what_comes_between_any_two_requests_of_a_sweep_is_not_lost(
             nth += 1
             assert nth < 100
         assert nth - first >= 3, "it was between several requests"
+
+
+TIDY: dict[str, Any] = {
+    "sweep": lambda saver: saver.sweep(),
+    "sweep keep_last": lambda saver: saver.sweep(keep_last=1),
+    "prune": lambda saver: saver.prune(["t"]),
+    "delete_for_runs": lambda saver: saver.delete_for_runs(["r"]),
+}
+
+
+@pytest.mark.parametrize("kind", TIDY)
+def test_writes_wait_for_a_checkpoint_that_is_older_than_the_head(
+    saver: holdfast.Saver, kind: str
+) -> None:
+    """Two runs share a thread: one has stored the writes, the other a newer checkpoint."""
+    mine, theirs = str(uuid6()), str(uuid6())
+    saver.put(config(), checkpoint(1), {"run_id": "r"}, {})
+    saver.put_writes(config("t", "", mine), [("d", "mine")], "task")
+    saver.put(config(), checkpoint(theirs), {}, {})
+    TIDY[kind](saver)
+    saver.put(config(), checkpoint(mine), {}, {})
+    found = saver.get_tuple(config("t", "", mine))
+    assert found is not None
+    assert found.pending_writes == [("task", "d", "mine")]
+
+
+def test_a_checkpoint_that_comes_under_constant_writing_stays(
+    saver: holdfast.Saver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the sweep does not mind changes any more, just when that of lost writes comes."""
+    for number in (1, 3):
+        saver.put(config(), checkpoint(number), {}, {})
+    saver.put_writes(config("t", "", checkpoint_id(2)), [("d", "early")], "task")
+    tap = Tap(saver, monkeypatch)
+    removals = 0
+
+    def between(request: Any) -> None:
+        nonlocal removals
+        if isinstance(request, base.Remove):
+            removals += 1
+            if request.epoch is not None:
+                head = config("t", "", checkpoint_id(3))
+                saver.put_writes(head, [("d", removals)], f"task {removals}")
+            else:
+                saver.put(config(), checkpoint(2), {}, {})
+
+    tap.before = between
+    saver.sweep(keep_last=1)
+    assert removals > 1
+    found = saver.get_tuple(config("t", "", checkpoint_id(2)))
+    assert found is not None
+    assert found.pending_writes == [("task", "d", "early")]
+    assert saver.get_tuple(config("t", "", checkpoint_id(1))) is None
+
+
+def test_a_lease_that_is_taken_during_a_sweep_keeps_the_thread(
+    saver: holdfast.Saver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = saver._live.backend
+    saver.put(config(), checkpoint(1), {}, {})
+    clock = backend.clock
+    monkeypatch.setattr(backend, "clock", lambda: clock() + 100)
+    idle = {"idle_for": 50, "keep_interrupted": False}
+    with monkeypatch.context() as patch:
+        lease = base.Lease("t", 1000)
+        Tap(saver, patch).once(2, lambda: backend.execute(lease))
+        assert saver.sweep(**idle).threads == 0
+    assert saver.get_tuple(config()) is not None

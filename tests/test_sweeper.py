@@ -185,6 +185,22 @@ async def test_a_sweep_that_fails_is_logged_and_the_next_one_sweeps(
     assert [one for one in caplog.messages if "the store is away" in one]
 
 
+async def test_what_is_no_failure_of_the_store_ends_it_and_is_raised(
+    calls: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    await put(calls, "a")
+
+    def broken(_: Swept) -> None:
+        raise ZeroDivisionError("of the one who asked for progress")
+
+    with caplog.at_level(logging.ERROR, "holdfast"), pytest.raises(ZeroDivisionError):
+        async with sweeping(calls, progress=broken):
+            await until(lambda: caplog.messages)
+    assert "nobody sweeps any more" in caplog.text
+    async with sweeping(calls) as sweeper:
+        await until(lambda: sweeper.sweeps)
+
+
 async def test_what_is_wrong_is_told_at_once(calls: Calls) -> None:
     for how in ({"every": 0}, {"every": -1}, {"keep_last": 0}, {"idle_for": -1}):
         with pytest.raises(ValueError, match=r"every|keep_last|idle_for"):

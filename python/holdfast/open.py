@@ -73,11 +73,12 @@ def open(url: str | None = None, **options: Any) -> Saver:
 
     Args:
         url: `redis://host:6379/0`, `rediss://…` (with TLS), `unix:///path`,
-            `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:` or
-            `memory://`; options may follow as a query (`?cache_bytes=0`), for Redis also
-            those of redis-py's connections (`?socket_timeout=2`). Without a URL
+            `postgresql://user@host/database`, `sqlite:///relative.db`,
+            `sqlite:////absolute.db`, `sqlite:///:memory:` or `memory://`; options may follow as a
+            query (`?cache_bytes=0`), for Redis also those of redis-py's connections
+            (`?socket_timeout=2`), for Postgres libpq's (`?sslmode=require`). Without a URL
             the environment decides: `HOLDFAST_URL`, else `CHECKPOINTER_TYPE` (memory,
-            sqlite, file or redis) with `DATABASE_URL`.
+            sqlite, file, redis or postgres) with `DATABASE_URL`.
         options: `serde`, and those of `holdfast.Options`; they win over the query.
 
     Returns:
@@ -97,9 +98,10 @@ def open(url: str | None = None, **options: Any) -> Saver:
         )
     if _SCHEMES[scheme] is _redis:
         check_redis_url(url)
+    path, _, query = rest.partition("?")
     if _SCHEMES[scheme] is _postgres:
         check_postgres_url(url)
-    path, _, query = rest.partition("?")
+        query = query.replace("+", "%2B")  # of libpq's URLs, where it is no space
     in_url = dict(parse_qsl(query, keep_blank_values=True))
     return _SCHEMES[scheme](scheme, path, **{**in_url, **options})
 

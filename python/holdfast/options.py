@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -96,10 +96,10 @@ class Options:
         options = _with_plain_ttl(options)
         values: dict[str, Any] = {}
         for name, value in options.items():
-            if value is None and name in _OPTIONAL:
+            if value is None:  # as if it was not given
                 continue
             try:
-                values[name] = _boolean(value) if known[name] is bool else known[name](value)
+                values[name] = _READERS[known[name]](value)
             except (TypeError, ValueError) as error:
                 raise ConfigurationError(
                     f"option {name} is of type {known[name].__name__}, not {value!r}"
@@ -137,6 +137,29 @@ def _with_plain_ttl(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**refreshes, **options, "ttl": seconds}
 
 
+def _text(value: Any) -> str:
+    """Text.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _whole(value: Any) -> int:
+    """A whole number, also as a URL says it.
+
+    Raises:
+        ValueError: It is none.
+    """
+    number = int(value)
+    if not isinstance(value, str) and number != value:
+        raise ValueError(value)
+    return number
+
+
 def _boolean(value: Any) -> bool:
     """True or false, also as a URL says it.
 
@@ -151,3 +174,11 @@ def _boolean(value: Any) -> bool:
     if said in ("false", "no", "off", "0"):
         return False
     raise ValueError(value)
+
+
+_READERS: dict[type, Callable[[Any], Any]] = {
+    str: _text,
+    int: _whole,
+    float: float,
+    bool: _boolean,
+}

@@ -32,7 +32,8 @@ class Sweeper:
     """Sweeps a saver's store every so often until it is left: in a thread where it was entered with
     `with`, in a task where with `async with`. Several processes may do so on one store.
 
-    A sweep that fails is logged, and tried again the next time.
+    A sweep that fails is logged, and tried again the next time. What is not holdfast's error ends
+    it: that is logged, and raised where it is left.
 
     Args:
         every: Seconds between the end of one sweep and the beginning of the next; up to a tenth
@@ -58,6 +59,7 @@ class Sweeper:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
+        self._ended: Exception | None = None
         self.sweeps = 0
         """How many sweeps were made."""
         self.failures = 0
@@ -81,6 +83,7 @@ class Sweeper:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        self._raise()
 
     async def __aenter__(self) -> Self:
         self._stopped.clear()
@@ -97,8 +100,13 @@ class Sweeper:
             task, self._task = self._task, None
             task.cancel()
             await asyncio.wait([task])
-            if not task.cancelled():
-                task.result()  # raises what ended it
+        self._raise()
+
+    def _raise(self) -> None:
+        """Raise what has ended it, once."""
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            raise ended
 
     def _run(self) -> None:
         while True:
@@ -109,6 +117,9 @@ class Sweeper:
             except _Stopped as stopped:
                 self.swept += stopped.swept
                 return
+            except Exception as error:  # noqa: BLE001 - whoever leaves it gets it
+                self._end(error)
+                return
             if self._stopped.wait(self._pause()):
                 return
 
@@ -118,6 +129,9 @@ class Sweeper:
                 self._count(await self._asweep(self._told))
             except HoldfastError as failure:
                 self._fail(failure)
+            except Exception as error:  # noqa: BLE001 - whoever leaves it gets it
+                self._end(error)
+                return
             await asyncio.sleep(self._pause())
 
     def _told(self, swept: Swept) -> None:
@@ -132,6 +146,10 @@ class Sweeper:
     def _count(self, swept: Swept) -> None:
         self.sweeps += 1
         self.swept += swept
+
+    def _end(self, error: Exception) -> None:
+        self._ended = error
+        _logger.error("the sweeper has ended, nobody sweeps any more: %r", error)
 
     def _fail(self, failure: HoldfastError) -> None:
         self.failures += 1

@@ -16,6 +16,11 @@ use crate::error::{Error, Result};
 /// What a value may add up to: msgpack itself cannot say more.
 pub const LONGEST_VALUE: u64 = u32::MAX as u64;
 
+/// Leaves that a value has at most, and so many bytes more for each further one, a quarter of what
+/// `pieces.rs` makes of the smallest elements: few stored bytes can refer to very many.
+const FEW_LEAVES: u64 = 64;
+const SMALL_LEAF: u64 = 32;
+
 /// Entries of a manifest: far more than any graph has channels and nodes.
 const LONGEST_MANIFEST: u64 = 1 << 24;
 
@@ -141,20 +146,24 @@ impl Reader {
         if total > LONGEST_VALUE {
             return Err(Error::corrupt("a value is too long"));
         }
+        let most = FEW_LEAVES + total / SMALL_LEAF;
         let mut leaves = Vec::new();
-        self.leaves(value.spans(), LEAF, &mut |reference, length| match self
-            .loaded
-            .get(&reference.id)
-        {
-            Some(Loaded::Leaf(bytes)) if bytes.len() as u64 == length && length > 0 => {
-                leaves.push((reference.id, bytes.clone()));
-                Ok(())
+        self.leaves(value.spans(), LEAF, &mut |reference, length| {
+            let bytes = match self.loaded.get(&reference.id) {
+                Some(Loaded::Leaf(bytes)) if bytes.len() as u64 == length && length > 0 => bytes,
+                Some(_) => {
+                    return Err(Error::corrupt(format!(
+                        "chunk {} is not what is referred to",
+                        reference.id
+                    )))
+                }
+                None => return Err(Error::Missing(reference.id)),
+            };
+            if leaves.len() as u64 >= most || leaves.try_reserve(1).is_err() {
+                return Err(Error::corrupt("a value has too many leaves"));
             }
-            Some(_) => Err(Error::corrupt(format!(
-                "chunk {} is not what is referred to",
-                reference.id
-            ))),
-            None => Err(Error::Missing(reference.id)),
+            leaves.push((reference.id, bytes.clone()));
+            Ok(())
         })?;
         Ok(leaves)
     }
@@ -230,4 +239,55 @@ pub fn parts<'a>(value: &'a Value, leaves: &'a [(Id, Arc<[u8]>)]) -> Result<Vec<
         parts.push(literal);
     }
     Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tree::page;
+    use crate::store::value::Root;
+
+    /// A value of pages that list one child again and again, above a leaf of so many bytes.
+    fn repeated(leaf: usize, times: usize, levels: u8) -> (Reader, Value) {
+        let mut reader = Reader::default();
+        let reference = Ref {
+            level: LEAF,
+            id: Id([1; 16]),
+        };
+        reader.keep(reference.id, Loaded::Leaf(vec![b'x'; leaf].into()));
+        let mut span = Span {
+            reference,
+            length: leaf as u64,
+        };
+        for level in 1..=levels {
+            let page = page(level, &vec![span; times]);
+            span = Span {
+                reference: page.reference(),
+                length: span.length * times as u64,
+            };
+            reader.keep(page.id, Loaded::Node(Arc::new(page)));
+        }
+        let root = Root {
+            literals: Vec::new(),
+            spans: vec![span],
+        };
+        let value = Value {
+            tag: b"msgpack".to_vec(),
+            body: Body::Tree(root),
+        };
+        (reader, value)
+    }
+
+    #[test]
+    fn leaves_may_be_the_same() {
+        let (reader, value) = repeated(256, 40, 2);
+        assert_eq!(reader.value_leaves(&value).unwrap().len(), 1600);
+    }
+
+    #[test]
+    fn few_bytes_that_say_very_much_are_refused() {
+        let (reader, value) = repeated(1, 44, 5);
+        let refused = Error::corrupt("a value has too many leaves");
+        assert_eq!(reader.value_leaves(&value), Err(refused));
+    }
 }

@@ -56,7 +56,7 @@ impl Page {
     }
 }
 
-fn page(level: u8, spans: &[Span]) -> Page {
+pub(super) fn page(level: u8, spans: &[Span]) -> Page {
     let references: Vec<Ref> = spans.iter().map(|span| span.reference).collect();
     let mut payload = Vec::with_capacity(spans.len() * 2);
     for span in spans {

@@ -33,7 +33,7 @@ class LastRecords:
             ids = [id for level, id in references(record)[1] if level >= lowest]
         except CoreError:
             # It is damaged: whoever read it was told so.
-            del self._records[thread_id, checkpoint_ns]
+            self._records.pop((thread_id, checkpoint_ns), None)
             return []
         lacked = set(lacking(ids))
         return [id for id in ids if id not in lacked]

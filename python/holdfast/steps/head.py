@@ -12,7 +12,7 @@ from holdfast._core import Core, Reader
 from holdfast.backends.base import Row
 from holdfast.drive import Steps
 from holdfast.steps.due import JOIN, due_nodes
-from holdfast.steps.load import complete, read_manifests, read_record
+from holdfast.steps.load import complete, read_manifests, read_record, unpacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,12 @@ def read_standing(core: Core, serde: SerializerProtocol, row: Row) -> Steps[Stan
             ]
 
         yield from complete(core, reader, row.thread_id, missing)
-        skeleton: dict[str, Any] = serde.loads_typed(reader.skeleton(record))
-        metadata: dict[str, Any] = serde.loads_typed(reader.metadata(record))
+        skeleton: dict[str, Any] = unpacked(serde, reader.skeleton(record), "checkpoint")
+        metadata: dict[str, Any] = unpacked(serde, reader.metadata(record), "metadata")
         values: dict[str, Any] = dict.fromkeys(filled)
         values.update(
-            (channel, serde.loads_typed(typed)) for channel, typed in reader.values(record, telling)
+            (channel, unpacked(serde, typed, f"channel {channel!r}"))
+            for channel, typed in reader.values(record, telling)
         )
         due = due_nodes(
             values,

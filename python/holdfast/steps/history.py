@@ -11,7 +11,13 @@ from holdfast._core import Core, Reader, Record
 from holdfast.backends.base import Row
 from holdfast.drive import Steps
 from holdfast.errors import reading
-from holdfast.steps.load import complete, predates_sends, read_manifests, read_metadata
+from holdfast.steps.load import (
+    complete,
+    predates_sends,
+    read_manifests,
+    read_metadata,
+    unpacked,
+)
 
 DELTA_COUNTERS = "counters_since_delta_snapshot"
 """In the metadata: how long ago each delta channel stored its value."""
@@ -79,7 +85,9 @@ class History:
 
             yield from complete(self.core, reader, self.thread_id, missing)
             for item in unread:
-                checkpoint = self.serde.loads_typed(reader.skeleton(item.record))
+                row = item.row
+                with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
+                    checkpoint = unpacked(self.serde, reader.skeleton(item.record), "checkpoint")
                 item.predates_sends = predates_sends(item.record, checkpoint)
         return [item for item in items if item.predates_sends]
 

@@ -11,7 +11,7 @@ from langgraph.checkpoint.base import CheckpointTuple, writes_sort_key
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import TASKS
 
-from holdfast._core import Core, MissingChunk, Reader, Record, Write
+from holdfast._core import Core, IntegrityError, MissingChunk, Reader, Record, Write
 from holdfast.backends.base import Chunks, GetRecord, Head, Row, StoredWrite, WritesOf
 from holdfast.drive import Steps
 from holdfast.errors import corrupted, reading
@@ -55,6 +55,18 @@ def read_manifests(
         return [id for record in records for id in reader.missing(record, [])]
 
     yield from complete(core, reader, thread_id, missing, alone=True)
+
+
+def unpacked(serde: SerializerProtocol, typed: tuple[str, bytes], name: str) -> Any:
+    """What the serializer makes of bytes that holdfast itself looks at; IntegrityError where it
+    makes nothing of them."""
+    try:
+        return serde.loads_typed(typed)
+    except Exception as error:
+        raise IntegrityError(
+            f"the saver's serializer cannot read the {name} ({type(error).__name__}: {error}); "
+            "was it stored with another one?"
+        ) from error
 
 
 def _missing_of_row(reader: Reader, record: Record, writes: Sequence[Write]) -> list[bytes]:
@@ -205,7 +217,7 @@ def read_metadata(core: Core, serde: SerializerProtocol, row: Row) -> Steps[dict
     def read(reader: Reader, stored: bytes) -> Steps[dict[str, Any]]:
         record = reader.record(stored)
         yield from complete(core, reader, row.thread_id, lambda: reader.missing_metadata(record))
-        metadata: dict[str, Any] = serde.loads_typed(reader.metadata(record))
+        metadata: dict[str, Any] = unpacked(serde, reader.metadata(record), "metadata")
         return metadata
 
     place = (row.thread_id, row.checkpoint_ns, row.checkpoint_id)

@@ -231,8 +231,10 @@ def _commit(
     missing: Missing = []
     with reading(place.thread_id, place.checkpoint_ns, place.checkpoint_id):
         draft = (yield Work(plan)) if is_long else plan()
+        # One for all attempts: none that is late does what another has done.
+        operation = new_operation_id()
         for _ in range(_COMMIT_ATTEMPTS):
-            sent = request(draft, new_operation_id())
+            sent = request(draft, operation)
             missing = yield sent
             if not missing:
                 draft.acknowledge()

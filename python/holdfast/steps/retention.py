@@ -23,6 +23,7 @@ from holdfast.backends.base import (
 )
 from holdfast.drive import Steps
 from holdfast.errors import CheckpointCorrupted, reading
+from holdfast.ids import made
 from holdfast.steps.garbage import collect_garbage
 from holdfast.steps.history import History, Item, Key, read_history
 from holdfast.steps.keep import Choice, keep_latest, keep_other_runs
@@ -95,6 +96,7 @@ class Thinning:
         doomed: Those that go.
         orphans: Places of writes whose checkpoint is gone, which go as well.
         late: Places of writes whose checkpoint may be yet to come.
+        is_conditional: Whether it goes only from the thread as it was read.
     """
 
     epoch: int
@@ -103,6 +105,7 @@ class Thinning:
     doomed: list[Key]
     orphans: list[Key]
     late: list[Key]
+    is_conditional: bool
 
     @property
     def thread_id(self) -> str:
@@ -129,10 +132,23 @@ def plan_thinning(
     serde: SerializerProtocol,
     thread_id: str,
     choose: Choice,
+    attempt: int,
     known: Mapping[Key, Item] = _NOTHING,
+    abandoned_before: int | None = None,
 ) -> Steps[Thinning | None]:
     """What goes when only what `choose` keeps stays, and what that is rebuilt from. None where
-    the thread has no checkpoints. Of checkpoints that are known only the bytes are looked at."""
+    the thread has no checkpoints. Of checkpoints that are known only the bytes are looked at.
+
+    Under constant writing no plan stays current. So that of a late attempt may be carried out all
+    the same: what came since is not among what goes, and a record is replaced only if it is as it
+    was read. Not so with delta channels, since what came may be rebuilt from what goes; nor with
+    writes without a checkpoint, since that may have come.
+
+    Args:
+        attempt: How many plans were not carried out, because the thread had changed.
+        abandoned_before: Milliseconds since 1970: writes to a checkpoint that was made before, and
+            is not there, go too.
+    """
     last = None
     while True:
         with reading(thread_id, "*", "*"):
@@ -149,9 +165,17 @@ def plan_thinning(
             last = epoch  # perhaps another removed it meanwhile: look again
             continue
         kept |= history.needed_for_delta(kept)
-        heads = history.heads()
-        # Writes to a checkpoint that is gone; those to one yet to come have a greater id.
-        gone = [key for key in orphans if key[0] in heads and key < heads[key[0]]]
+        is_conditional = attempt < _CONDITIONAL_ATTEMPTS or history.has_delta_channels
+        gone: list[Key] = []
+        if is_conditional and abandoned_before is not None:
+            heads = history.heads()
+            # A checkpoint that is yet to come mostly has a greater id than the head, but where two
+            # runs share a thread.
+            gone = [
+                key
+                for key in orphans
+                if key[0] in heads and key < heads[key[0]] and made(key[1]) < abandoned_before
+            ]
         return Thinning(
             epoch,
             history,
@@ -159,6 +183,7 @@ def plan_thinning(
             [key for key in history.items if key not in kept],
             gone,
             [key for key in orphans if key not in gone],
+            is_conditional,
         )
 
 
@@ -172,28 +197,22 @@ def thin(
     """Remove the checkpoints that `choose` does not keep and no kept one is rebuilt from; what was
     done, None where the thread has no checkpoints. Their chunks stay for now."""
     for attempt in range(ATTEMPTS):
-        plan = yield from plan_thinning(core, serde, thread_id, choose, known)
+        plan = yield from plan_thinning(core, serde, thread_id, choose, attempt, known)
         if plan is None:
             return None
-        if (yield from carry_out(core, plan, attempt)):
+        if (yield from carry_out(core, plan)):
             return plan
     return None
 
 
-def carry_out(core: Core, plan: Thinning, attempt: int) -> Steps[bool]:
+def carry_out(core: Core, plan: Thinning) -> Steps[bool]:
     """Remove what a plan says: no round trip if that is nothing. False, and nothing done, when
-    the thread has changed since it was read.
-
-    Under constant writing no plan stays current. After some attempts it is carried out all the
-    same: what came since is not among what goes, and a record is replaced only if it is as it was
-    read. Not so with delta channels: what came since may be rebuilt from what goes.
-    """
-    is_conditional = attempt < _CONDITIONAL_ATTEMPTS or plan.history.has_delta_channels
+    the thread has changed since it was read, and the plan minds that."""
     if not plan.removed:
         return True
     done: bool = yield Remove(
         plan.thread_id,
-        plan.epoch if is_conditional else None,
+        plan.epoch if plan.is_conditional else None,
         plan.removed,
         [(*key, old, new) for key, (old, new) in plan.orphaned(core).items()],
         new_operation_id(),

@@ -31,7 +31,8 @@ from holdfast.threads import Swept
 _logger = logging.getLogger(__name__)
 
 _PAGE = 100
-# A thread with writes and no checkpoint is one that begins, or, after that long, never will.
+# Writes without a checkpoint are there before it, or, after that long, without it; so is a thread
+# that has nothing else.
 _ABANDONED = TOMBSTONE_SECONDS
 
 
@@ -135,8 +136,11 @@ def _thin(core: Core, serde: SerializerProtocol, plan: Plan, thread_id: str) -> 
     """Remove old checkpoints, writes whose checkpoint is gone, and garbage. None where the thread
     has no checkpoints."""
     choose = keep_all if plan.keep_last is None else keep_last(plan.keep_last)
+    abandoned = int((plan.now - _ABANDONED) * 1000)
     for attempt in range(ATTEMPTS):
-        planned = yield from plan_thinning(core, serde, thread_id, choose)
+        planned = yield from plan_thinning(
+            core, serde, thread_id, choose, attempt, abandoned_before=abandoned
+        )
         if planned is None:
             return None
         swept = yield from _counted(core, planned)
@@ -144,7 +148,7 @@ def _thin(core: Core, serde: SerializerProtocol, plan: Plan, thread_id: str) -> 
             stored = yield from _stored_beside(planned)
             garbage = yield from garbage_beside(thread_id, stored)
             return swept + Swept(bytes=garbage)
-        if (yield from carry_out(core, planned, attempt)):
+        if (yield from carry_out(core, planned)):
             break
     else:
         return Swept()

@@ -88,6 +88,8 @@ class Changes:
         thread = self._state.threads.get(thread_id)
         if request.epoch is not None and thread is not None and thread.epoch != request.epoch:
             return False
+        if request.is_tidying and self._state.is_leased(thread_id):
+            return False
         self._state.threads.pop(thread_id, None)
         if request.leaves_tombstone:
             self._state.tombstones[thread_id] = Tombstone(self._state.clock(), request.operation)

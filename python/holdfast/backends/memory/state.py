@@ -122,8 +122,13 @@ class State:
         if fence is not None:
             if lease is None or lease.until is None or lease.token != fence.token:
                 raise lease_lost(thread_id)
-        elif lease is not None and lease.until is not None and lease.until > self.clock():
+        elif self.is_leased(thread_id):
             raise lease_lost(thread_id)
+
+    def is_leased(self, thread_id: str) -> bool:
+        """Whether somebody holds the lease."""
+        lease = self.leases.get(thread_id)
+        return lease is not None and lease.until is not None and lease.until > self.clock()
 
     def check_deleted(self, thread_id: str, follows: Sequence[Predecessor]) -> None:
         """Raise `ThreadDeleted`, as `Commit` says."""

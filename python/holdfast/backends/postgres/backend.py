@@ -126,6 +126,6 @@ class PostgresBackend(RemoteBackend):
         return raised(failure, where, attempts, seconds)
 
     def _again(self, sent: Sequence[Statement], failure: Exception) -> Sequence[Statement]:
-        if isinstance(sent[0], Refusable) and sent[0].ahead is not None:
-            return [*sent[0].ahead(), *sent]
+        if isinstance(sent[0], Refusable) and sent[0].again is not None:
+            return sent[0].again(sent[0])
         return sent

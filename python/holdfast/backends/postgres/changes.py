@@ -38,6 +38,10 @@ _NOTED = 4096
 _NOT_LOOKED_FOR = (None,) * 4
 
 
+# Replies to what is sent behind a lock: why nothing is to be done, and whether it was.
+_WHY, _DONE = 1, 2
+
+
 class Mixed(Exception):
     """Of requests that were made at once some were made before: each is to be made by itself."""
 
@@ -53,6 +57,8 @@ class _Change:
         fence: The lease under which it is made.
         claim: Makes the statement that waits for the thread, and keeps it for this change.
         settle: Makes the statement that finds out why nothing was done.
+        note: Makes those behind it that see to it that an earlier attempt, which may come after
+            all, does nothing.
         needs_parent: Whether the parent must be stored.
     """
 
@@ -62,13 +68,22 @@ class _Change:
     fence: Fence | None
     claim: Callable[[], Statement]
     settle: Callable[[], Statement]
+    note: Callable[[], Sequence[Statement]] = list
     needs_parent: bool = False
 
     def statement(self, is_anew: bool) -> Statement:
         """The statement, on a thread that has begun anew after a deletion or has not."""
         looks = is_anew or self.needs_parent
         sql = self.variants[self.fence is not None, looks]
-        return Refusable(sql, self.values(looks), lambda: [self.claim(), self.settle()])
+        return Refusable(sql, self.values(looks), lambda sent: self._behind(self.claim(), sent))
+
+    def behind(self, lock: Statement) -> Sequence[Statement]:
+        """What finds out behind a lock why nothing was done, does it if that may be, and says why
+        not; as many statements as `_WHY` and `_DONE` count with."""
+        return self._behind(lock, self.statement(True))
+
+    def _behind(self, lock: Statement, sent: Statement) -> Sequence[Statement]:
+        return [lock, self.settle(), sent, *self.note()]
 
 
 class Changes:
@@ -134,6 +149,7 @@ class Changes:
             fence,
             lambda: self._claim(thread_id),
             settle,
+            lambda: self._note(thread_id, writes),
             any(one.is_needed for one in follows),
         )
         missing = yield from self._stored(change, frontier)
@@ -159,6 +175,18 @@ class Changes:
         )
         return Statement(self._statements.settle, values)
 
+    def _note(self, thread_id: str, writes: Sequence[Write]) -> Sequence[Statement]:
+        """Has the thread's row say what pending writes were stored: an earlier attempt, which began
+        before and waits for the thread, sees that as it is, and their rows as they were."""
+        if not writes:
+            return []
+        values = (
+            to_column(thread_id),
+            ByteArrays([request.operation for request in writes]),
+            Texts(to_column(request.checkpoint_id) for request in writes),
+        )
+        return [Statement(self._statements.written, values)]
+
     def _stored(self, change: _Change, frontier: list[bytes]) -> Trips[Missing]:
         """Make a change; what it lacks where it was refused."""
         while True:
@@ -181,15 +209,20 @@ class Changes:
             ThreadDeleted: The thread was deleted under it.
         """
         thread_id = change.thread_id
-        *found, reply = yield [change.statement(thread_id in self._anew)]
-        while reply is not REFUSED and not reply:
-            if found:  # as when it was sent again
+        replies = yield [change.statement(thread_id in self._anew)]
+        while True:
+            is_behind = len(replies) > _DONE  # also as when it was sent again
+            reply = replies[_DONE if is_behind else 0]
+            if reply is REFUSED or reply:
+                return reply
+            if is_behind:
                 # A fence without a row has no lease, which would stand there.
                 is_fenced = change.fence is not None
                 nothing = (False, False, is_fenced, False, change.needs_parent)
-                ((is_repeated, is_mixed, is_lost, is_deleted, is_orphaned),) = found[1] or [nothing]
+                why = replies[_WHY] or [nothing]
+                ((is_repeated, is_mixed, is_lost, is_deleted, is_orphaned),) = why
                 if is_repeated:
-                    break
+                    return reply
                 if is_mixed:
                     raise Mixed
                 if is_lost:
@@ -199,10 +232,9 @@ class Changes:
                 if is_orphaned:
                     raise checkpoint_removed(from_column(thread_id))
             # Behind the lock what is found and what is done are of one moment.
-            *found, reply = yield self._locked(thread_id, change.settle(), change.statement(True))
+            replies = yield change.behind(self._lock(thread_id))
             if not change.needs_parent:
                 self._note_deleted(thread_id)
-        return reply
 
     def _note_deleted(self, thread_id: str) -> None:
         """The thread, as a column holds it, has a tombstone, as likely as not: its next change
@@ -211,9 +243,9 @@ class Changes:
             self._anew.clear()
         self._anew.add(thread_id)
 
-    def _locked(self, thread_id: str, *statements: Statement) -> list[Statement]:
-        """Statements on a thread, as a column holds it, that nobody else changes meanwhile."""
-        return [Statement(self._statements.lock, (thread_id,)), *statements]
+    def _lock(self, thread_id: str) -> Statement:
+        """Keeps others from changing a thread, as a column holds it, until the transaction ends."""
+        return Statement(self._statements.lock, (thread_id,))
 
     def _claim(self, thread_id: str) -> Statement:
         """As the lock, also on a thread that is not there yet."""
@@ -271,7 +303,7 @@ class Changes:
             ),
         )
         tidy = Statement(self._statements.tidy, (thread_id,))
-        _, rows, _ = yield self._locked(thread_id, remove, tidy)
+        _, rows, _ = yield [self._lock(thread_id), remove, tidy]
         return all(is_done for (is_done,) in rows)
 
     def _discard(self, request: Discard) -> Trips[bool]:

@@ -23,7 +23,7 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
     current_setting('synchronous_commit'), pg_is_in_recovery(),
     current_setting('default_transaction_read_only'),
     current_setting('max_connections')::integer, current_setting('autovacuum'),
-    (SELECT count(*) FROM pg_stat_activity)
+    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')
 """
 _RIGHTS = """
 SELECT relation, wanted FROM unnest($1::text[]) AS relation,

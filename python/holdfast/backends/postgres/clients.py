@@ -106,13 +106,17 @@ class FromUrl(Clients):
         self.size = options.pool_size
         self._preparing = Preparing(options.prepared_statements)
         self._reply_timeout = options.reply_timeout
-        # Those of the pool, and one that is made beside it, each kind counted by itself.
-        self._pooled, self._beside = (
-            self._kind_of_connection(name) for name in ("Connection", "ConnectionBeside")
-        )
+        self._count_anew()
         self._opening = threading.Lock()
         self._pool: ConnectionPool[Pooled] | None = None
         self._loops: dict[asyncio.AbstractEventLoop, LoopConnections] = {}
+
+    def _count_anew(self) -> None:
+        """Have kinds of connections of which none was made: those of the pool, and one that is made
+        beside it, each counted by itself."""
+        self._pooled, self._beside = (
+            self._kind_of_connection(name) for name in ("Connection", "ConnectionBeside")
+        )
 
     def _kind_of_connection(self, name: str) -> Any:
         made: Any = weakref.WeakValueDictionary
@@ -255,6 +259,7 @@ class FromUrl(Clients):
         inherited = [self._pool, *self._loops.values()]
         self._pool, self._opening = None, threading.Lock()
         self._loops = {}
+        self._count_anew()
         return inherited
 
 

@@ -14,7 +14,7 @@ from psycopg.errors import DivisionByZero
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from holdfast.backends.postgres.statements import REFUSED, Prepared, Refusable, Statement
+from holdfast.backends.postgres.statements import REFUSED, Prepared, Statement, may_refuse
 
 
 def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[Any]:
@@ -30,7 +30,7 @@ def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement
         with connection.transaction():
             return _run(connection, statements)
     except DivisionByZero:
-        if isinstance(statements[-1], Refusable):
+        if may_refuse(statements):
             return [REFUSED]
         raise
 
@@ -48,7 +48,7 @@ async def aexchange(
         async with connection.transaction():
             return await _arun(connection, statements)
     except DivisionByZero:
-        if isinstance(statements[-1], Refusable):
+        if may_refuse(statements):
             return [REFUSED]
         raise
 

@@ -52,13 +52,13 @@ class LoopConnections:
 
     @property
     def size(self) -> int:
-        """Connections that are open."""
-        return sum(not link.is_closed for link in self._open)
+        """Connections that are open; asked from other threads, too."""
+        return sum(not link.is_closed for link in self._open.copy())
 
     @property
     def idle(self) -> int:
         """Connections that nobody uses."""
-        return sum(not link.is_closed for link in self._idle)
+        return sum(not link.is_closed for link in self._idle.copy())
 
     @property
     def waiting(self) -> int:

@@ -36,14 +36,19 @@ class Refusable(Statement):
     """A statement that refuses, by dividing by zero, to do what it cannot do wholly. Refused is
     then the reply, not an error."""
 
-    ahead: Callable[[], Sequence[Statement]] | None = None
-    """Makes what goes before it when it is sent again: the first attempt may still be under way,
-    and what it does is seen by a statement that begins when it has ended."""
+    again: Callable[[Statement], Sequence[Statement]] | None = None
+    """Makes what is sent in its place when it is sent again: the first attempt may still be under
+    way, before it or behind it."""
 
 
 @dataclass(slots=True)
 class Prepared(Statement):
     """A statement that is only made ready, where the connection keeps it. It has no reply."""
+
+
+def may_refuse(statements: Sequence[Statement]) -> bool:
+    """Whether a division by zero is the refusal of one of these."""
+    return any(isinstance(one, Refusable) for one in statements)
 
 
 Changing: TypeAlias = dict[tuple[bool, bool], bytes]
@@ -125,6 +130,7 @@ class Statements:
         self.lock = self._named("lock")
         self.claim = self._named("claim")
         self.settle = self._named("settle")
+        self.written = self._named("written")
         self.forget = self._named("forget")
         self.bury = self._named("bury")
         self.remove = self._named("remove")

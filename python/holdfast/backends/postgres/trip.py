@@ -19,7 +19,7 @@ from psycopg.pq import ConnStatus, ExecStatus, Format, PipelineStatus, Transacti
 from psycopg.waiting import Ready, Wait
 
 from holdfast.backends.postgres.columns import ByteArrays, Numbers, Texts, encoding_of
-from holdfast.backends.postgres.statements import REFUSED, Prepared, Refusable, Statement
+from holdfast.backends.postgres.statements import REFUSED, Prepared, Statement, may_refuse
 
 _logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Session:
         if failed is None:
             return [self._rows_of(result) for result in results]
         error = errors.error_from_result(failed, encoding=self._encoding)
-        if isinstance(error, errors.DivisionByZero) and isinstance(statements[-1], Refusable):
+        if isinstance(error, errors.DivisionByZero) and may_refuse(statements):
             return [REFUSED]
         raise error
 

@@ -148,18 +148,24 @@ Missing: TypeAlias = list[bytes]
 class Forget:
     """Remove all of a thread, also of one that has expired → `bool`.
 
-    False, and nothing done, when an epoch is given and the thread's has moved. With a
-    tombstone the store remembers the deletion for `TOMBSTONE_SECONDS`, also of a thread that is
-    not there; a repeated operation then changes nothing, also when the thread has begun anew
-    since. Where a reply can be lost, neither does a repeat of one by which a checkpoint had come
-    shortly before. Without, nothing is noted: a tombstone of an earlier deletion stays for its
-    time, and so does a lease.
+    False, and nothing done, when an epoch is given and the thread's has moved; or, where no
+    tombstone is left either, somebody holds the lease: so a sweep tidies up. With a tombstone the
+    store remembers the deletion for `TOMBSTONE_SECONDS`, also of a thread that is not there; a
+    repeated operation then changes nothing, also when the thread has begun anew since. Where a
+    reply can be lost, neither does a repeat of one by which a checkpoint had come shortly before.
+    Without, nothing is noted: a tombstone of an earlier deletion stays for its time, and so does a
+    lease.
     """
 
     thread_id: str
     operation: bytes
     epoch: int | None = None
     leaves_tombstone: bool = True
+
+    @property
+    def is_tidying(self) -> bool:
+        """Whether a lease hinders it."""
+        return self.epoch is not None and not self.leaves_tombstone
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,6 +177,9 @@ class ThreadRows:
                 return True
             if row.is_alive and request.epoch not in (None, row.epoch):
                 return False
+            is_leased = row.lease_until is not None and row.lease_until > now
+            if request.is_tidying and is_leased:
+                return False
             self._take_key(cursor, row)
         tombstone = _NO_TOMBSTONE if row is None else row.tombstone_at(now)
         if request.leaves_tombstone:

@@ -1,11 +1,12 @@
--- Removes all of a thread, which is locked, unless it lives and its epoch has moved, or this was done
--- before. What stays of its row is the tombstone, if one is wanted or the time of an earlier one is
+-- Removes all of a thread, which is locked, unless it lives and its epoch has moved, or somebody holds
+-- the lease and only tidies up (with an epoch, without a tombstone), or this was done before. What stays of its row is the tombstone, if one is wanted or the time of an earlier one is
 -- not up, the operations by which its checkpoints came shortly before, so that none of them is done
 -- again, and the lease. Replies whether it was done, now or before.
 -- $1 thread, $2 operation, $3 epoch or null, $4 whether a tombstone stays
 WITH thread AS (
     SELECT key, position($2::bytea IN operations || operations_before) > 0 AS is_done,
-        created_at IS NULL OR epoch = coalesce($3::bigint, epoch) AS fits,
+        (created_at IS NULL OR epoch = coalesce($3::bigint, epoch)) AND NOT ($3::bigint IS NOT NULL
+            AND NOT $4::boolean AND coalesce(lease_until > clock_timestamp(), false)) AS fits,
         $4::boolean OR coalesce({leased}, false) OR coalesce(
             deleted_at > statement_timestamp() - interval '{tombstone} seconds', false) AS stays
     FROM {threads} WHERE thread_id = $1

@@ -16,6 +16,9 @@ if operation and not is_repeated(thread, operation) then
   if epoch ~= '' and thread.life and thread.epoch ~= epoch then
     return MOVED
   end
+  if epoch ~= '' and leaves ~= '1' and is_fenced(thread, '') then
+    return MOVED
+  end
   redis.call('HDEL', meta, 'life')
   thread.life = nil
   if leaves == '1' then
