@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import threading
 import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -300,16 +302,65 @@ def test_several_processes_put_on_one_thread(url: str) -> None:
                 workers.check_chained(saver, place, name, number)
 
 
+def forked(work: Any, *arguments: Any) -> Any:
+    """A child of a fork that does the work."""
+    child = multiprocessing.get_context("fork").Process(target=work, args=arguments)
+    with warnings.catch_warnings():
+        # newer Pythons warn of any fork of a process with threads
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child.start()
+    return child
+
+
+def test_a_child_goes_on_when_its_parent_has_closed(url: str) -> None:
+    """Others see what it stores then."""
+    context = multiprocessing.get_context("fork")
+    begun, closed = context.Event(), context.Event()
+    saver = holdfast.open(url)
+
+    def go_on() -> None:
+        workers.put_and_check(saver, "t", "before", 3)
+        begun.set()
+        closed.wait(60)
+        workers.put_and_check(saver, "t", "after", 3)
+        os._exit(0)  # as in a crash
+
+    workers.put_and_check(saver, "t", "parent", 3)
+    child = forked(go_on)
+    assert begun.wait(60)
+    saver.close()
+    closed.set()
+    child.join(60)
+    assert child.exitcode == 0
+    with holdfast.open(url) as reader:
+        for name in ("parent", "before", "after"):
+            for number in (1, 2, 3):
+                place = config("t", name, checkpoint_id(number))
+                workers.check_chained(reader, place, name, number)
+
+
+def test_forks_in_the_midst_of_reads_and_writes(url: str) -> None:
+    """Each child writes, and reads what it wrote; so does the parent, all the while."""
+    with holdfast.open(url, retry_budget=30) as saver, ExitStack() as stack:
+        for name in ("one", "two"):
+            stack.enter_context(beside(partial(workers.put_and_check, saver, name, "", 3)))
+        children = []
+        for number in range(6):
+            time.sleep(0.02)
+            work = partial(workers.put_and_check, saver, f"child {number}", "", 5)
+            children.append(forked(work))
+        for child in children:
+            child.join(60)
+            assert child.exitcode == 0
+    with holdfast.open(url) as reader:
+        for number in range(6):
+            assert len(list(reader.list(config(f"child {number}")))) == 5
+
+
 def test_parent_and_child_of_a_fork_both_go_on(url: str) -> None:
     with holdfast.open(url) as saver:
         workers.write_after_fork(saver, "before")
-        child = multiprocessing.get_context("fork").Process(
-            target=workers.write_after_fork, args=(saver, "child")
-        )
-        with warnings.catch_warnings():
-            # newer Pythons warn of any fork of a process with threads
-            warnings.simplefilter("ignore", DeprecationWarning)
-            child.start()
+        child = forked(workers.write_after_fork, saver, "child")
         workers.write_after_fork(saver, "parent")
         child.join(60)
         assert child.exitcode == 0

@@ -206,6 +206,12 @@ async def test_prune_refuses_one_thread_id_that_is_not_in_a_list(
     assert [await snapshot(calls, config(thread)) for thread in ("ab", "a", "b")] == before
 
 
+async def test_a_str_is_no_sequence_of_ids(calls: Calls) -> None:
+    for remove in (calls.prune, calls.delete_for_runs):
+        with pytest.raises(TypeError, match="not a str"):
+            await remove("t")  # type: ignore[arg-type]
+
+
 async def test_prune_refuses_an_unknown_strategy(calls: Calls) -> None:
     await grown(calls, "t")
     before = await snapshot(calls, None)

@@ -264,6 +264,23 @@ async def test_threads_reach_the_connection_through_its_loop(opened: Open) -> No
     assert seen == {threading.current_thread()}
 
 
+@pytest.mark.parametrize("kind", ["async connection", "async pool"])
+async def test_another_loop_reaches_it_through_its_own(opened: Open, kind: str) -> None:
+    saver = await opened(kind, autocommit=True)
+    await saver.asetup()
+
+    def beside(number: int) -> None:
+        async def put() -> None:
+            for step in (1, 2, 3):
+                await saver.aput(config(f"t{number}"), checkpoint(step), {}, {})
+                assert await saver.aget_tuple(config(f"t{number}")) is not None
+
+        asyncio.run(put())
+
+    await asyncio.gather(*(asyncio.to_thread(beside, number) for number in range(4)))
+    assert len([one async for one in saver.alist(None)]) == 12
+
+
 # --- forks
 
 

@@ -114,7 +114,11 @@ async def test_tables_may_have_any_name(
 
 
 @pytest.mark.parametrize(
-    "table", ["x" * 43, "\u00fc" * 22, "", ".", "a.", ".a", "a.b.c", '"a', '""', 'a"b', "a\0b"]
+    "table",
+    [
+        *("x" * 43, "\u00fc" * 22, "", ".", "a.", ".a", "a.b.c", '"a', '""', 'a"b', "a\0b"),
+        *("s" * 64 + ".x", "\ud800", "\ud800.x"),
+    ],
 )
 def test_a_name_that_cannot_be_is_refused_at_once(table: str) -> None:
     for attempt in (
@@ -297,6 +301,31 @@ def test_a_setup_that_may_not_create_a_schema_may_use_one(
     assert "x_checkpoints" in own(conn)
 
 
+def test_ddl_is_for_the_owner_of_a_schema_who_may_not_make_one(
+    server: PostgresServer, conn: Connection
+) -> None:
+    role(conn, "modest")
+    conn.execute("CREATE SCHEMA mine AUTHORIZATION modest")
+    url = server.url.replace("postgres@", "modest@")
+    with eye(url) as modest:
+        modest.execute(PostgresSaver.ddl("mine.x").encode())
+    with PostgresSaver(url, table="mine.x") as saver:
+        put_one(saver)
+
+
+async def test_a_table_that_was_dropped_is_named(
+    server: PostgresServer, conn: Connection, mode: str
+) -> None:
+    """It is not made anew: what it held is gone, and what refers to that is there."""
+    calls = Calls(PostgresSaver(server.url), mode)
+    await use(calls)
+    conn.execute("DROP TABLE holdfast_blobs")
+    for attempt in (calls.setup, lambda: calls.get_tuple(config())):
+        with pytest.raises(holdfast.ConfigurationError, match="holdfast_blobs"):
+            await attempt()
+    await calls.close()
+
+
 def test_the_search_path_is_heeded(server: PostgresServer, conn: Connection) -> None:
     conn.execute("CREATE SCHEMA elsewhere")
     with PostgresSaver(server.url, options="-c search_path=elsewhere") as saver:
@@ -368,3 +397,23 @@ async def test_a_database_of_another_encoding_keeps_what_it_can(
             await put
             assert (await calls.must_get(config(f"of {text}"))).checkpoint == made
     await calls.close()
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_connection_of_another_encoding_that_is_given(
+    server: PostgresServer, conn: Connection, encoding: str, mode: str
+) -> None:
+    conn.execute("DROP DATABASE IF EXISTS other WITH (FORCE)")
+    conn.execute(f"CREATE DATABASE other ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    url = server.url.removesuffix("/postgres") + "/other"
+    with psycopg.connect(url) as mine:
+        async with await psycopg.AsyncConnection.connect(url) as other:
+            calls = Calls(PostgresSaver(mine, async_conn=other), mode)
+            await use(calls)
+            made = checkpoint(1, {"\u00e9": "\u00e9"})
+            await calls.put(config("\u00e9", "\u00e9"), made, {}, made["channel_versions"])
+            assert (await calls.must_get(config("\u00e9", "\u00e9"))).checkpoint == made
+            assert {one.thread_id for one in await calls.threads()} == {"\u00e9", "t"}
+            if encoding == "LATIN1":
+                with pytest.raises(holdfast.ConfigurationError, match="ENCODING 'UTF8'"):
+                    await calls.put(config("\u4e2d"), made, {}, made["channel_versions"])

@@ -182,6 +182,55 @@ def test_setup_inside_of_a_transaction_is_a_part_of_it(
         assert rows(conn) == 1
 
 
+@pytest.mark.parametrize("first", ["setup", "use"])
+async def test_tables_that_were_taken_back_are_made_again(
+    url: str, conn: Connection, table: str, first: str, mode: str
+) -> None:
+    with psycopg.connect(url) as mine:
+        async with await AsyncConnection.connect(url) as other:
+            calls = Calls(PostgresSaver(mine, async_conn=other, table=table), mode)
+            for connection in (mine, other):
+                began = connection.execute("SELECT 1")
+                if connection is other:
+                    await began
+            if first == "setup":
+                await calls.setup()
+            await calls.put(config(), checkpoint(1), {}, {})
+            assert await calls.get_tuple(config()) is not None
+            mine.rollback()
+            await other.rollback()
+            assert await calls.get_tuple(config()) is None
+            await calls.put(config(), checkpoint(2), {}, {})
+            assert rows(conn) == 1
+
+
+async def test_what_fails_in_a_transaction_of_the_users_is_not_tried_again(
+    opened: Open, mode: str
+) -> None:
+    """It would fail there again, and hold the user's locks meanwhile."""
+    saver = await opened(autocommit=True)
+    clients = saver._live.backend._clients
+    await saver.asetup()
+    calls = Calls(saver, mode)
+    await calls.put(config(), checkpoint(1), {}, {})
+
+    async def run(statement: str) -> None:
+        if mode == "async":
+            await clients._async_conn.execute(statement)
+        else:
+            clients._conn.execute(statement)
+
+    await run("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    await run("SELECT FROM given.holdfast_threads")
+    beside = Calls(saver, "sync" if mode == "async" else "async")
+    await beside.put(config(), checkpoint(2), {}, {})
+    with pytest.raises(holdfast.StoreUnavailable, match="roll it back and repeat it"):
+        await calls.put(config(), checkpoint(3), {}, {})
+    await run("ROLLBACK")
+    assert saver.stats()["retries"] == 0
+    await calls.put(config(), checkpoint(3), {}, {})
+
+
 # --- pipelines
 
 

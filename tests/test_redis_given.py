@@ -191,6 +191,24 @@ async def test_a_sync_call_on_the_loop_itself_is_refused_at_once(given: Open) ->
     await use(Calls(saver, "async"))
 
 
+async def test_another_loop_reaches_an_async_client_through_its_own(server: RedisServer) -> None:
+    async with redis.asyncio.Redis.from_url(server.url) as mine:
+        saver = holdfast.RedisSaver(async_client=mine, prefix="loops")
+        await saver.asetup()
+
+        def beside(number: int) -> None:
+            async def put() -> None:
+                for step in (1, 2, 3):
+                    await saver.aput(config(f"t{number}"), checkpoint(step), {}, {})
+                    assert await saver.aget_tuple(config(f"t{number}")) is not None
+
+            asyncio.run(put())
+
+        await asyncio.gather(*(asyncio.to_thread(beside, number) for number in range(4)))
+        assert len([one async for one in saver.alist(None)]) == 12
+        await saver.aclose()
+
+
 def test_a_sync_call_that_no_loop_can_answer_is_refused(server: RedisServer) -> None:
     saver = RedisSaver(redis.asyncio.Redis.from_url(server.url))
     with pytest.raises(holdfast.ConfigurationError, match="event loop"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 import weakref
 from collections.abc import Generator
@@ -56,6 +57,12 @@ class Live:
             self.requests += 1
             self.seconds += time.perf_counter() - begun
 
+    def before_fork(self) -> None:
+        self.backend.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        self.backend.after_fork_in_parent()
+
     def after_fork(self) -> None:
         # The parent's cache may be locked by a thread that the child does not have.
         self.core = self._new_core()
@@ -65,13 +72,41 @@ class Live:
 _alive: weakref.WeakSet[Live] = weakref.WeakSet()
 
 
-def _after_fork_in_child() -> None:
-    for live in list(_alive):
-        live.after_fork()
+class _Fork:
+    """What a fork of the process does to all savers. One at a time."""
+
+    def __init__(self) -> None:
+        self._renew()
+
+    def _renew(self) -> None:
+        self._one = threading.Lock()
+        self._lives: list[Live] = []
+
+    def before(self) -> None:
+        self._one.acquire()
+        self._lives = list(_alive)
+        for live in self._lives:
+            live.before_fork()
+
+    def after_in_parent(self) -> None:
+        lives, self._lives = self._lives, []
+        for live in lives:
+            live.after_fork_in_parent()
+        self._one.release()
+
+    def after_in_child(self) -> None:
+        self._renew()
+        for live in list(_alive):
+            live.after_fork()
 
 
+_fork = _Fork()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_fork.before,
+        after_in_parent=_fork.after_in_parent,
+        after_in_child=_fork.after_in_child,
+    )
 
 
 class Setup:

@@ -256,7 +256,11 @@ class Maintenance(Lifecycle):
         await self._arun(steps.delete_thread(self._live.core, str(thread_id)))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Remove the checkpoints of runs, but for those that delta channels are rebuilt from."""
+        """Remove the checkpoints of runs, but for those that delta channels are rebuilt from.
+
+        Raises:
+            TypeError: `run_ids` is a str.
+        """
         self._run(steps.delete_for_runs(self._live.core, self.serde, run_ids))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:

@@ -171,6 +171,13 @@ class Backend(ABC):
     def abandon(self) -> None:
         """As `close`, when nobody uses the backend any more; never waits for a thread."""
 
+    def before_fork(self) -> None:  # noqa: B027 - most have nothing to do
+        """In a process that is about to be forked: close what a child must not have, and keep the
+        other threads out until `after_fork_in_parent`."""
+
+    def after_fork_in_parent(self) -> None:  # noqa: B027
+        """In a process that was forked: go on."""
+
     @abstractmethod
     def after_fork(self) -> None:
         """In a forked child: drop what the parent opened, unused and unclosed."""

@@ -42,6 +42,17 @@ class Owner:
         if self._loop is None:
             self._loop = weakref.ref(loop)
 
+    def is_elsewhere(self) -> bool:
+        """Whether its loop runs, and is not the running one; which it is from now on otherwise."""
+        running = asyncio.get_running_loop()
+        owner = self._loop() if self._loop else None
+        if owner is running:
+            return False
+        if owner is not None and owner.is_running():
+            return True
+        self._loop = weakref.ref(running)
+        return False
+
     def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Have the work done on the loop, and wait for it in this thread.
 

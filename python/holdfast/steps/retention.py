@@ -69,6 +69,8 @@ def prune(
 
 def delete_for_runs(core: Core, serde: SerializerProtocol, run_ids: Sequence[str]) -> Steps[None]:
     """Remove the checkpoints of runs, in whatever thread and namespace they are."""
+    if isinstance(run_ids, str):
+        raise TypeError("run_ids must be a sequence of run ids, not a str")
     runs = set(map(str, run_ids))
     if not runs:
         return

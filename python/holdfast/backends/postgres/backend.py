@@ -36,7 +36,7 @@ class PostgresBackend(RemoteBackend):
     """
 
     shows_state = True
-    _errors = (psycopg.Error, PoolTimeout, PoolClosed, OSError)
+    _errors = (psycopg.Error, PoolTimeout, PoolClosed, OSError, UnicodeError)
 
     def __init__(self, clients: Clients, options: Options) -> None:
         super().__init__(clients, options)
@@ -54,7 +54,8 @@ class PostgresBackend(RemoteBackend):
             **Threads(statements).answers,
         }
         self._answers[Check] = lambda _: check(self.tables)
-        self._is_set_up = False
+        self._is_in_transaction = clients.is_in_transaction
+        self._is_set_up = self._may_be_undone = False
         self._forget_lines()
 
     def _forget_lines(self) -> None:
@@ -79,12 +80,17 @@ class PostgresBackend(RemoteBackend):
         await adrive(self._made(make_ready(self._statements.of_a_superstep), None), self._aio)
 
     def _set_up(self) -> None:
-        drive(self._made(set_up(self.tables, self._clients.where), None), self._io)
-        self._is_set_up = True
+        self._note(drive(self._made(set_up(self.tables, self._clients.where), None), self._io))
 
     async def _aset_up(self) -> None:
-        await adrive(self._made(set_up(self.tables, self._clients.where), None), self._aio)
-        self._is_set_up = True
+        wanted = self._made(set_up(self.tables, self._clients.where), None)
+        self._note(await adrive(wanted, self._aio))
+
+    def _note(self, was_made: bool) -> None:
+        """The tables are there; in a transaction of the user's, which may take them back, perhaps
+        for now."""
+        self._may_be_undone = self._is_in_transaction() and (was_made or self._may_be_undone)
+        self._is_set_up = not self._may_be_undone
 
     def execute(self, request: Request) -> Any:
         if not self._is_set_up:
@@ -120,7 +126,9 @@ class PostgresBackend(RemoteBackend):
         self._forget_lines()
 
     def _judged(self, failure: Exception) -> tuple[bool, str]:
-        return kind_of(failure).passes, "lost" if is_lost(failure) else ""
+        # What fails in a transaction fails there again: its user has to repeat all of it.
+        passes = kind_of(failure).passes and not self._is_in_transaction()
+        return passes, "lost" if is_lost(failure) else ""
 
     def _raised(self, failure: Exception, where: str, attempts: int, seconds: float) -> Exception:
         return raised(failure, where, attempts, seconds)

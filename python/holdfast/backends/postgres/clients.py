@@ -56,6 +56,10 @@ class Clients(ABC):
         """Whether `asend` on the running loop would send at once, with nothing to wait for."""
         return False
 
+    def is_in_transaction(self) -> bool:
+        """Whether what is sent is a part of a transaction of the user's."""
+        return False
+
     @abstractmethod
     def stats(self) -> Mapping[str, int]:
         """Figures of the pools."""

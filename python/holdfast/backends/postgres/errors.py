@@ -87,7 +87,8 @@ _BETWEEN = Kind(
 )
 _AGAIN = Kind(
     StoreUnavailable,
-    "Other transactions came between again and again: look at what else changes these tables.",
+    "Other transactions came between again and again: look at what else changes these tables. In "
+    "a transaction of your own, roll it back and repeat it.",
 )
 _RESTARTING = Kind(StoreUnavailable, "The server is starting, stopping or recovering: wait for it.")
 _NO_ROOM = Kind(
@@ -124,6 +125,11 @@ _BY_STATE: dict[str, Kind] = {
     "57014": _SILENT,
     "55P03": _SILENT,
     "25P03": _UNREACHABLE,
+    "25P02": Kind(
+        StoreUnavailable,
+        "The transaction that the connection is in has failed: roll it back, and repeat it.",
+        passes=False,
+    ),
     "40": _AGAIN,
     "53100": _NO_ROOM,
     "53200": Kind(StoreUnavailable, "The server is out of memory: look at its settings."),
@@ -157,7 +163,9 @@ _BY_STATE: dict[str, Kind] = {
     "42P05": _BETWEEN,
     "22P05": Kind(
         ConfigurationError,
-        "The database's encoding does not have all characters: use one with ENCODING 'UTF8'.",
+        "The encoding of the database, or of a connection that was given, does not have all "
+        "characters: use a database with ENCODING 'UTF8' and a connection with that "
+        "client_encoding.",
         passes=False,
     ),
     "XX001": Kind(
@@ -206,6 +214,8 @@ def kind_of(error: Exception) -> Kind:
     for kind_of_error, kind in _OF_THE_POOL:
         if isinstance(error, kind_of_error):
             return kind
+    if isinstance(error, UnicodeError):
+        return _BY_STATE["22P05"]
     state = getattr(error, "sqlstate", None)
     if state == _PROTOCOL_VIOLATION and _ELSEWHERE.search(str(error)):
         return _BETWEEN

@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-from psycopg import AsyncRawCursor, RawCursor
+from psycopg import AsyncRawCursor, RawCursor, postgres
 from psycopg.errors import DivisionByZero
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
 from holdfast.backends.postgres.statements import REFUSED, Prepared, Statement, may_refuse
+
+_TEXT = postgres.types["text"].oid
+# Of SQL_ASCII, as psycopg names it.
+_UNKNOWN = "ascii"
 
 
 def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[Any]:
@@ -69,7 +73,7 @@ def _run(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -
     if len(statements) == 1 and not _is_pipelined(connection):
         cursor = RawCursor(connection, row_factory=tuple_row)
         cursor.execute(statements[0].sql, statements[0].values, binary=True)
-        return [cursor.fetchall() if cursor.description else []]
+        return [_texts(cursor, cursor.fetchall()) if cursor.description else []]
     cursors = []
     # Until the pipeline ends, its statements are one transaction.
     with connection.pipeline():
@@ -77,7 +81,7 @@ def _run(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -
             cursor = RawCursor(connection, row_factory=tuple_row)
             cursor.execute(statement.sql, statement.values, binary=True)
             cursors.append(cursor)
-    return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+    return [_texts(one, one.fetchall()) if one.description else [] for one in cursors]
 
 
 async def _arun(
@@ -86,11 +90,26 @@ async def _arun(
     if len(statements) == 1 and not _is_pipelined(connection):
         cursor = AsyncRawCursor(connection, row_factory=tuple_row)
         await cursor.execute(statements[0].sql, statements[0].values, binary=True)
-        return [await cursor.fetchall() if cursor.description else []]
+        return [_texts(cursor, await cursor.fetchall()) if cursor.description else []]
     cursors = []
     async with connection.pipeline():
         for statement in statements:
             cursor = AsyncRawCursor(connection, row_factory=tuple_row)
             await cursor.execute(statement.sql, statement.values, binary=True)
             cursors.append(cursor)
-    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+    return [_texts(one, await one.fetchall()) if one.description else [] for one in cursors]
+
+
+def _texts(cursor: Any, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Rows with text where psycopg gives bytes: of a connection in SQL_ASCII, which leaves open
+    what they say. We wrote UTF-8."""
+    if cursor.connection.info.encoding != _UNKNOWN:
+        return rows
+    is_text = [column.type_code == _TEXT for column in cursor.description]
+    return [
+        tuple(
+            cell.decode() if of_text and isinstance(cell, bytes) else cell
+            for cell, of_text in zip(row, is_text, strict=True)
+        )
+        for row in rows
+    ]

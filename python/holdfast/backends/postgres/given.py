@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed
 
 from holdfast.backends.loops import Owner
@@ -42,7 +43,7 @@ class GivenClients(Clients):
         pool = conn if conn is not None else async_conn
         self.size = getattr(pool, "max_size", 1)
         self._lock = threading.Lock()
-        self._async_lock: asyncio.Lock | None = None
+        self._async_lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._is_inherited = False
         self._owner = Owner("an async connection or pool", "a sync one")
 
@@ -70,9 +71,10 @@ class GivenClients(Clients):
     async def _aborrowed(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         conn: Any = self._async_conn
         if isinstance(conn, psycopg.AsyncConnection):
-            if self._async_lock is None:
-                self._async_lock = asyncio.Lock()
-            async with self._async_lock:
+            loop = asyncio.get_running_loop()
+            if self._async_lock is None or self._async_lock[0] is not loop:
+                self._async_lock = loop, asyncio.Lock()
+            async with self._async_lock[1]:
                 _check_open(conn)
                 yield conn
         else:
@@ -90,9 +92,17 @@ class GivenClients(Clients):
         self._check_process()
         if self._async_conn is None:
             return await asyncio.to_thread(self.send, statements)
-        self._owner.claim(asyncio.get_running_loop())
+        if self._owner.is_elsewhere():
+            return await asyncio.to_thread(self._owner.run, lambda: self.asend(statements))
         async with self._aborrowed() as connection:
             return await aexchange(connection, statements)
+
+    def is_in_transaction(self) -> bool:
+        return any(
+            isinstance(one, (psycopg.Connection, psycopg.AsyncConnection))
+            and one.pgconn.transaction_status != TransactionStatus.IDLE
+            for one in (self._conn, self._async_conn)
+        )
 
     def _check_process(self) -> None:
         if self._is_inherited:

@@ -19,6 +19,20 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    """Text as a literal of SQL, whatever standard_conforming_strings says."""
+    escaped = text.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{escaped}'"
+
+
+def block(body: str) -> str:
+    """A body in PL/pgSQL as a statement."""
+    tag = "do"
+    while f"${tag}$" in body:  # in the name of a table
+        tag += "o"
+    return f"DO ${tag}$\n{body}\n${tag}$"
+
+
 def parts(table: str) -> list[str]:
     """The names in a prefix: `holdfast`, `app.holdfast`, `"my app"."a.b"`.
 
@@ -52,7 +66,16 @@ class Tables:
 
     def __init__(self, table: str) -> None:
         *schema, prefix = parts(table)
-        if len(prefix.encode()) + _ADDED > _LONGEST:
+        try:
+            lengths = [len(name.encode()) for name in (*schema, prefix)]
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(f"table {table!r} is not text that Postgres takes") from error
+        if schema and lengths[0] > _LONGEST:
+            raise ConfigurationError(
+                f"table {table!r}: the schema's name is too long, in Postgres they have at most "
+                f"{_LONGEST} bytes"
+            )
+        if lengths[-1] + _ADDED > _LONGEST:
             raise ConfigurationError(
                 f"table {prefix!r} is too long: names in Postgres have at most {_LONGEST} bytes, "
                 f"which leaves {_LONGEST - _ADDED} for the prefix"
@@ -169,16 +192,27 @@ class Tables:
         """The layout that this version of holdfast reads and writes."""
         return len(self.migrations)
 
-    def steps(self, found: int) -> Iterator[str]:
-        """The statements that lead from the layout that was found, 0 for none, to the newest."""
-        if not found:
-            yield f"CREATE TABLE {self.names['layout']} (version INTEGER NOT NULL)"
-            yield f"INSERT INTO {self.names['layout']} VALUES (0)"
-        for migration in self.migrations[found:]:
+    def steps(self) -> Iterator[str]:
+        """The statements that lead from nothing to the newest layout."""
+        yield f"CREATE TABLE {self.names['layout']} (version INTEGER NOT NULL)"
+        yield f"INSERT INTO {self.names['layout']} VALUES (0)"
+        for migration in self.migrations:
             yield from migration
         yield f"UPDATE {self.names['layout']} SET version = {self.layout}"
 
+    @property
+    def create_schema(self) -> str:
+        """In PL/pgSQL; nothing where the search path decides. Asked for first: who may not make a
+        schema may use one."""
+        if self.schema is None:
+            return ""
+        create = f"CREATE SCHEMA {quoted(self.schema)}"
+        return (
+            f"IF to_regnamespace({literal(quoted(self.schema))}) IS NULL THEN "
+            f"EXECUTE {literal(create)}; END IF;"
+        )
+
     def ddl(self) -> str:
         """All statements that make the tables, for those who run migrations themselves."""
-        create = [f"CREATE SCHEMA IF NOT EXISTS {quoted(self.schema)}"] if self.schema else []
-        return "".join(f"{statement};\n" for statement in [*create, *self.steps(0)])
+        schema = [block(f"BEGIN {self.create_schema} END")] if self.schema else []
+        return "".join(f"{statement};\n" for statement in [*schema, *self.steps()])

@@ -66,10 +66,11 @@ class Given(Clients):
                 "the async_client was opened before a fork, and its connections belong to the "
                 "parent: open a client and a saver in the child"
             )
+        if self._owner.is_elsewhere():
+            return await asyncio.to_thread(self._owner.run, lambda: self.asend(commands))
         loop = asyncio.get_running_loop()
         line = self._lines.get(loop)
         if line is None:
-            self._owner.claim(loop)
             for other in list(self._lines):
                 if other.is_closed():
                     self._lines.pop(other, None)

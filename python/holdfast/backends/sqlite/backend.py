@@ -12,8 +12,9 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeGuard
 
 from holdfast.backends.base import (
@@ -69,6 +70,9 @@ class SqliteBackend(Backend):
         self._waiting: deque[Job] = deque()
         self._leading = threading.Lock()
         self._pooling = threading.Lock()
+        self._returned = threading.Condition(self._pooling)
+        self._lent = 0
+        self._is_forking = False
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
         self._is_created = False
@@ -165,6 +169,24 @@ class SqliteBackend(Backend):
     async def aclose(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.close)
 
+    def before_fork(self) -> None:
+        # SQLite notes in the process's memory which locks it has on a file, and in a child believes
+        # to have those of its parent, on connections of its own too: it would write into a log that
+        # the parent removes (https://sqlite.org/howtocorrupt.html, 2.6). So it inherits none.
+        self._leading.acquire()
+        self._pooling.acquire()
+        self._is_forking = True
+        while self._lent:
+            self._returned.wait()
+        if not self._source.is_shared:
+            self._release()
+
+    def after_fork_in_parent(self) -> None:
+        self._is_forking = False
+        self._returned.notify_all()
+        self._pooling.release()
+        self._leading.release()
+
     def after_fork(self) -> None:
         inherited.append((self._writer, self._readers, self._executor))
         writer = self._source.after_fork(self._writer)
@@ -176,31 +198,37 @@ class SqliteBackend(Backend):
     def _read(self, request: Request) -> Any:
         if not self._is_created:
             self._change(Job(None))
-        with translate(self._source.name, request):
-            connection = self._reader()
-            try:
-                cursor = connection.cursor()
-                cursor.execute("BEGIN")
-                reply = self._reads[type(request)](cursor, request, self.clock())
-                cursor.execute("COMMIT")
-            except BaseException:
-                connection.close()
-                raise
-            self._give_back(connection)
+        with translate(self._source.name, request), self._lending() as connection:
+            cursor = connection.cursor()
+            cursor.execute("BEGIN")
+            reply = self._reads[type(request)](cursor, request, self.clock())
+            cursor.execute("COMMIT")
             return reply
 
-    def _reader(self) -> sqlite3.Connection:
+    @contextmanager
+    def _lending(self) -> Iterator[sqlite3.Connection]:
+        """A connection to read with."""
         with self._pooling:
-            if self._readers:
-                return self._readers.pop()
-        return self._source.open()
-
-    def _give_back(self, connection: sqlite3.Connection) -> None:
-        with self._pooling:
-            if self._is_created and len(self._readers) < 2 * _READERS:
-                self._readers.append(connection)
-                return
-        connection.close()
+            while self._is_forking:
+                self._returned.wait()
+            self._lent += 1
+            connection = self._readers.pop() if self._readers else None
+        is_whole = False
+        try:
+            connection = connection or self._source.open()
+            yield connection
+            is_whole = True
+        finally:
+            with self._pooling:
+                has_room = self._is_created and len(self._readers) < 2 * _READERS
+                if connection is not None and is_whole and has_room and not self._is_forking:
+                    self._readers.append(connection)
+                    connection = None
+            if connection is not None:
+                connection.close()
+            with self._pooling:
+                self._lent -= 1
+                self._returned.notify_all()
 
     def _threads(self) -> ThreadPoolExecutor:
         """The backend's own threads; `_pooling` is held, so that `close` misses none."""
