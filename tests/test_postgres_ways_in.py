@@ -295,7 +295,7 @@ def test_what_names_no_server_is_refused_at_once(arguments: dict[str, Any]) -> N
 
 @pytest.fixture
 def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in ("HOLDFAST_URL", "CHECKPOINTER_TYPE", "DATABASE_URL"):
+    for name in ("HOLDFAST_URL", "CHECKPOINTER_TYPE", "DATABASE_URL", "USE_POSTGRES_CHECKPOINTER"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -310,6 +310,29 @@ async def test_the_environment_names_a_server(
     environ.setenv("HOLDFAST_URL", f"{server.url}?table=named")
     await works(holdfast.open(table="argument"), mode)
     assert prefixes(conn) == {"public.typed", "public.argument"}
+
+
+async def test_the_environment_has_variables_for_postgres_alone(
+    server: PostgresServer, conn: Connection, environ: pytest.MonkeyPatch, mode: str
+) -> None:
+    environ.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/of_the_application")
+    environ.setenv("POSTGRES_DATABASE_URL", f"{server.url}?table=special")
+    environ.setenv("POSTGRES_POOL_SIZE", "3")
+    environ.setenv("USE_POSTGRES_CHECKPOINTER", "true")
+    saver = holdfast.open()
+    assert saver._live.backend._clients.size == 3  # type: ignore[attr-defined]
+    await works(saver, mode)
+    assert prefixes(conn) == {"public.special"}
+    assert holdfast.open(pool_size=1)._live.backend._clients.size == 1  # type: ignore[attr-defined]
+    environ.setenv("USE_POSTGRES_CHECKPOINTER", "false")
+    assert type(holdfast.open()) is holdfast.MemorySaver
+    environ.setenv("USE_POSTGRES_CHECKPOINTER", "perhaps")
+    with pytest.raises(holdfast.ConfigurationError, match="USE_POSTGRES_CHECKPOINTER"):
+        holdfast.open()
+    environ.setenv("CHECKPOINTER_TYPE", "postgres")  # which says more
+    environ.setenv("POSTGRES_POOL_SIZE", "many")
+    with pytest.raises(holdfast.ConfigurationError, match="pool_size"):
+        holdfast.open()
 
 
 async def test_libpqs_own_environment_is_heeded(

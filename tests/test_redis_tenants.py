@@ -327,6 +327,21 @@ async def test_equal_values_of_two_threads_are_two(calls: Calls, client: redis.R
 # --- damage
 
 
+async def test_a_list_names_where_a_chunk_is_damaged(
+    server: RedisServer, calls: Calls, client: redis.Redis
+) -> None:
+    thread = await chat(calls, "t")
+    assert thread.head is not None
+    await calls.put_writes(thread.head, [("other", [f"{n} {n * 7919}" for n in range(900)])], "x")
+    chunks: Any = client.hgetall("holdfast:blob:t")
+    for id, whole in chunks.items():
+        client.hset("holdfast:blob:t", id, whole[:-1] + bytes([whole[-1] ^ 1]))
+    cold = Calls(holdfast.open(server.url), calls.mode)
+    with pytest.raises(holdfast.CheckpointCorrupted, match="checkpoint"):
+        await cold.list(config())
+    await cold.close()
+
+
 async def test_damage_stays_where_it_is(calls: Calls, client: redis.Redis) -> None:
     """Also for the saver that came across it."""
     thread = await chat(calls, "t")
@@ -357,8 +372,9 @@ def test_a_lost_record_is_told_from_one_that_never_was(
         put_one(saver, number=1)
         put_one(saver, number=2)
         client.delete(f"holdfast:checkpoint:t:{checkpoint_id(2)}")
-        with pytest.raises(holdfast.CheckpointCorrupted, match="eviction"):
-            saver.get_tuple(config())
+        for where in (config(), config("t", "", checkpoint_id(2))):
+            with pytest.raises(holdfast.CheckpointCorrupted, match="eviction"):
+                saver.get_tuple(where)
         with pytest.raises(holdfast.CheckpointCorrupted, match="eviction"):
             list(saver.list(config()))
         assert saver.get_tuple(config("t", "", checkpoint_id(1))) is not None

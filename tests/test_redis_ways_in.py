@@ -288,7 +288,7 @@ def test_what_names_no_server_is_refused_at_once(arguments: dict[str, Any]) -> N
 
 @pytest.fixture
 def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in ("HOLDFAST_URL", "CHECKPOINTER_TYPE", "DATABASE_URL"):
+    for name in ("HOLDFAST_URL", "CHECKPOINTER_TYPE", "DATABASE_URL", "USE_POSTGRES_CHECKPOINTER"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -307,6 +307,23 @@ async def test_the_environment_names_a_server(
     await use(calls)
     await calls.close()
     assert {key.partition(b":")[0] for key in keys(client)} == {b"typed", b"argument"}
+
+
+@pytest.mark.parametrize("url", ["postgresql://localhost/app", "sqlite:///state.db"])
+def test_a_url_of_another_store_than_the_type_is_refused(
+    environ: pytest.MonkeyPatch, url: str
+) -> None:
+    """Many applications have a DATABASE_URL of their own."""
+    environ.setenv("CHECKPOINTER_TYPE", "redis")
+    environ.setenv("DATABASE_URL", url)
+    with pytest.raises(holdfast.ConfigurationError, match="DATABASE_URL is of another store"):
+        holdfast.open()
+
+
+@pytest.mark.parametrize("url", [Path("state.db"), b"redis://localhost", 6379])
+def test_what_is_no_text_is_no_url(url: Any) -> None:
+    with pytest.raises(holdfast.ConfigurationError, match=type(url).__name__):
+        holdfast.open(url)
 
 
 def test_without_a_url_redis_is_the_one_at_home(environ: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,9 @@ class AsyncThreads:
 class Maintenance(Lifecycle):
     """What a saver does with whole threads."""
 
+    def _now(self) -> float:
+        return self._live.backend.clock()
+
     # --- looking ---
 
     def threads(
@@ -60,7 +63,7 @@ class Maintenance(Lifecycle):
             StoreUnavailable: The store cannot be reached.
         """
         listing = steps.ThreadListing.of(
-            prefix, unfinished, idle_for, before, limit, sizes, self._live.backend.clock()
+            prefix, unfinished, idle_for, before, limit, sizes, self._now()
         )
         found: list[Thread] = []
         while not listing.is_done:
@@ -81,7 +84,7 @@ class Maintenance(Lifecycle):
 
         async def iterate() -> AsyncIterator[Thread]:
             listing = steps.ThreadListing.of(
-                prefix, unfinished, idle_for, before, limit, sizes, self._live.backend.clock()
+                prefix, unfinished, idle_for, before, limit, sizes, self._now()
             )
             while not listing.is_done:
                 page = await self._arun(steps.list_threads(self._live.core, self.serde, listing))
@@ -207,7 +210,7 @@ class Maintenance(Lifecycle):
             keep_last=self._live.options.keep_last if keep_last is None else keep_last,
             keep_interrupted=keep_interrupted,
             dry_run=dry_run,
-            now=self._live.backend.clock(),
+            now=self._now(),
             progress=progress,
         )
 
@@ -261,11 +264,11 @@ class Maintenance(Lifecycle):
         Raises:
             TypeError: `run_ids` is a str.
         """
-        self._run(steps.delete_for_runs(self._live.core, self.serde, run_ids))
+        self._run(steps.delete_for_runs(self._live.core, self.serde, run_ids, self._now()))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """As `delete_for_runs`."""
-        await self._arun(steps.delete_for_runs(self._live.core, self.serde, run_ids))
+        await self._arun(steps.delete_for_runs(self._live.core, self.serde, run_ids, self._now()))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread with its whole history.
@@ -294,8 +297,10 @@ class Maintenance(Lifecycle):
             TypeError: `thread_ids` is a str.
             ValueError: The strategy is unknown.
         """
-        self._run(steps.prune(self._live.core, self.serde, thread_ids, strategy))
+        self._run(steps.prune(self._live.core, self.serde, thread_ids, strategy, self._now()))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As `prune`."""
-        await self._arun(steps.prune(self._live.core, self.serde, thread_ids, strategy))
+        await self._arun(
+            steps.prune(self._live.core, self.serde, thread_ids, strategy, self._now())
+        )

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote
 
 from holdfast.backends.sqlite import MEMORY
 from holdfast.errors import ConfigurationError
-from holdfast.options import Options
+from holdfast.options import Options, is_true
 from holdfast.saver import Saver
 from holdfast.savers import MemorySaver, PostgresSaver, RedisSaver, SqliteSaver
 from holdfast.urls import check_postgres_url, check_redis_url
@@ -58,7 +58,7 @@ _SCHEMES: dict[str, Callable[..., Saver]] = {
     "postgresql": _postgres,
     "postgres": _postgres,
 }
-# The values of CHECKPOINTER_TYPE, and the URL that each means without a DATABASE_URL.
+# The values of CHECKPOINTER_TYPE, and the URL that each means where no other is given.
 _TYPES = {
     "memory": "memory://",
     "sqlite": "sqlite:///holdfast.db",
@@ -78,7 +78,9 @@ def open(url: str | None = None, **options: Any) -> Saver:
             query (`?cache_bytes=0`), for Redis also those of redis-py's connections
             (`?socket_timeout=2`), for Postgres libpq's (`?sslmode=require`). Without a URL
             the environment decides: `HOLDFAST_URL`, else `CHECKPOINTER_TYPE` (memory,
-            sqlite, file, redis or postgres) with `DATABASE_URL`.
+            sqlite, file, redis or postgres) with `DATABASE_URL`. For Postgres
+            `USE_POSTGRES_CHECKPOINTER=true` says the same as the type, `POSTGRES_DATABASE_URL`
+            goes before `DATABASE_URL`, and `POSTGRES_POOL_SIZE` is `pool_size`.
         options: `serde`, and those of `holdfast.Options`; they win over the query.
 
     Returns:
@@ -88,7 +90,11 @@ def open(url: str | None = None, **options: Any) -> Saver:
     Raises:
         ConfigurationError: The scheme or an option does not exist.
     """
-    url = _from_environment() if url is None else url
+    if url is None:
+        url, given = _from_environment()
+        options = {**given, **options}
+    if not isinstance(url, str):
+        raise ConfigurationError(f"the URL is text, not {type(url).__name__}")
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
         named = f"{scheme!r}" if separator else "none"
@@ -112,11 +118,14 @@ def from_config(config: Mapping[str, Any]) -> Saver:
     return open(options.pop("url", None), **options)
 
 
-def _from_environment() -> str:
+def _from_environment() -> tuple[str, dict[str, Any]]:
+    """The URL that the environment names, and options."""
     environ = os.environ
     if url := environ.get("HOLDFAST_URL"):
-        return url
+        return url, {}
     kind = environ.get("CHECKPOINTER_TYPE", "").lower()
+    if not kind and (uses := environ.get("USE_POSTGRES_CHECKPOINTER")):
+        kind = "postgres" if is_true("USE_POSTGRES_CHECKPOINTER", uses) else "memory"
     if not kind:
         raise ConfigurationError(
             "no URL was given: call holdfast.open(url), or set HOLDFAST_URL, "
@@ -126,5 +135,16 @@ def _from_environment() -> str:
         raise ConfigurationError(
             f"CHECKPOINTER_TYPE is {kind!r}; there are: {', '.join(sorted(_TYPES))}"
         )
-    url = environ.get("DATABASE_URL", "")
-    return url if kind != "memory" and url else _TYPES[kind]
+    usual = _TYPES[kind]
+    if kind == "memory":
+        return usual, {}
+    names = ["POSTGRES_DATABASE_URL", "DATABASE_URL"] if kind == "postgres" else ["DATABASE_URL"]
+    name, url = next(((name, url) for name in names if (url := environ.get(name))), ("", usual))
+    opener = _SCHEMES.get(url.partition("://")[0])
+    if opener is not None and opener is not _SCHEMES[usual.partition("://")[0]]:
+        raise ConfigurationError(
+            f"{name} is of another store than the type says, which is {kind!r}: correct one of "
+            "them, or set HOLDFAST_URL"
+        )
+    size = environ.get("POSTGRES_POOL_SIZE") if kind == "postgres" else None
+    return url, {"pool_size": size} if size else {}

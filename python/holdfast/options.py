@@ -176,6 +176,18 @@ def _boolean(value: Any) -> bool:
     raise ValueError(value)
 
 
+def is_true(name: str, value: str) -> bool:
+    """What a variable of the environment says.
+
+    Raises:
+        ConfigurationError: Neither true nor false.
+    """
+    try:
+        return _boolean(value)
+    except ValueError as error:
+        raise ConfigurationError(f"{name} is true or false, not {value!r}") from error
+
+
 _READERS: dict[type, Callable[[Any], Any]] = {
     str: _text,
     int: _whole,

@@ -112,7 +112,8 @@ def _prefetch(core: Core, rows: Sequence[Row]) -> Steps[dict[str, Reader]]:
         readers[thread_id] = reader = core.reader(thread_id)
         of_thread = [row for row in rows if row.thread_id == thread_id]
         for row in of_thread:
-            reader.add(list(row.chunks.items()))
+            with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
+                reader.add(list(row.chunks.items()))
         ids = {id for row in of_thread for id in _unread(reader, row)}
         if ids:
             with reading(thread_id, "*", "*"):

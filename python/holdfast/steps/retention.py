@@ -13,6 +13,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from holdfast._core import Core
 from holdfast.backends.base import (
+    TOMBSTONE_SECONDS,
     Census,
     Copy,
     Fence,
@@ -32,6 +33,8 @@ from holdfast.steps.keep import Choice, keep_latest, keep_other_runs
 # a reason to look again where it need not be.
 ATTEMPTS = 50
 _CONDITIONAL_ATTEMPTS = 5
+# Seconds: writes without a checkpoint are there before it, or, after that long, without it.
+ABANDONED = TOMBSTONE_SECONDS
 _PRUNE_STRATEGIES = ("keep_latest", "delete")
 _NOTHING: Mapping[Key, Item] = {}
 
@@ -51,7 +54,7 @@ def copy_thread(
 
 
 def prune(
-    core: Core, serde: SerializerProtocol, thread_ids: Sequence[str], strategy: str
+    core: Core, serde: SerializerProtocol, thread_ids: Sequence[str], strategy: str, now: float
 ) -> Steps[None]:
     """Remove whole threads, or all but the latest checkpoint of each namespace."""
     if isinstance(thread_ids, str):
@@ -64,10 +67,12 @@ def prune(
         if strategy == "delete":
             yield from delete_thread(core, thread_id)
         else:
-            yield from _thin_and_collect(core, serde, thread_id, keep_latest)
+            yield from _thin_and_collect(core, serde, thread_id, keep_latest, now)
 
 
-def delete_for_runs(core: Core, serde: SerializerProtocol, run_ids: Sequence[str]) -> Steps[None]:
+def delete_for_runs(
+    core: Core, serde: SerializerProtocol, run_ids: Sequence[str], now: float
+) -> Steps[None]:
     """Remove the checkpoints of runs, in whatever thread and namespace they are."""
     if isinstance(run_ids, str):
         raise TypeError("run_ids must be a sequence of run ids, not a str")
@@ -76,13 +81,13 @@ def delete_for_runs(core: Core, serde: SerializerProtocol, run_ids: Sequence[str
         return
     threads: list[str] = yield RunThreads(sorted(runs))
     for thread_id in threads:
-        yield from _thin_and_collect(core, serde, thread_id, keep_other_runs(runs))
+        yield from _thin_and_collect(core, serde, thread_id, keep_other_runs(runs), now)
 
 
 def _thin_and_collect(
-    core: Core, serde: SerializerProtocol, thread_id: str, choose: Choice
+    core: Core, serde: SerializerProtocol, thread_id: str, choose: Choice, now: float
 ) -> Steps[None]:
-    done = yield from thin(core, serde, thread_id, choose)
+    done = yield from thin(core, serde, thread_id, choose, now=now)
     if done is not None and done.removed:
         yield from collect_garbage(core, thread_id)
 
@@ -136,7 +141,7 @@ def plan_thinning(
     choose: Choice,
     attempt: int,
     known: Mapping[Key, Item] = _NOTHING,
-    abandoned_before: int | None = None,
+    now: float | None = None,
 ) -> Steps[Thinning | None]:
     """What goes when only what `choose` keeps stays, and what that is rebuilt from. None where
     the thread has no checkpoints. Of checkpoints that are known only the bytes are looked at.
@@ -148,8 +153,8 @@ def plan_thinning(
 
     Args:
         attempt: How many plans were not carried out, because the thread had changed.
-        abandoned_before: Milliseconds since 1970: writes to a checkpoint that was made before, and
-            is not there, go too.
+        now: Seconds since 1970: writes to a checkpoint that was made long before, and is not
+            there, go too.
     """
     last = None
     while True:
@@ -169,14 +174,15 @@ def plan_thinning(
         kept |= history.needed_for_delta(kept)
         is_conditional = attempt < _CONDITIONAL_ATTEMPTS or history.has_delta_channels
         gone: list[Key] = []
-        if is_conditional and abandoned_before is not None:
+        if is_conditional and now is not None:
+            before = (now - ABANDONED) * 1000
             heads = history.heads()
             # A checkpoint that is yet to come mostly has a greater id than the head, but where two
             # runs share a thread.
             gone = [
                 key
                 for key in orphans
-                if key[0] in heads and key < heads[key[0]] and made(key[1]) < abandoned_before
+                if key[0] in heads and key < heads[key[0]] and made(key[1]) < before
             ]
         return Thinning(
             epoch,
@@ -195,11 +201,12 @@ def thin(
     thread_id: str,
     choose: Choice,
     known: Mapping[Key, Item] = _NOTHING,
+    now: float | None = None,
 ) -> Steps[Thinning | None]:
     """Remove the checkpoints that `choose` does not keep and no kept one is rebuilt from; what was
     done, None where the thread has no checkpoints. Their chunks stay for now."""
     for attempt in range(ATTEMPTS):
-        plan = yield from plan_thinning(core, serde, thread_id, choose, attempt, known)
+        plan = yield from plan_thinning(core, serde, thread_id, choose, attempt, known, now)
         if plan is None:
             return None
         if (yield from carry_out(core, plan)):

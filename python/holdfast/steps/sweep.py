@@ -25,15 +25,12 @@ from holdfast.errors import CheckpointCorrupted, FormatTooNew, reading
 from holdfast.steps.garbage import collect_garbage, garbage_beside
 from holdfast.steps.head import read_standing
 from holdfast.steps.keep import keep_all, keep_last
-from holdfast.steps.retention import ATTEMPTS, Thinning, carry_out, plan_thinning
+from holdfast.steps.retention import ABANDONED, ATTEMPTS, Thinning, carry_out, plan_thinning
 from holdfast.threads import Swept
 
 _logger = logging.getLogger(__name__)
 
 _PAGE = 100
-# Writes without a checkpoint are there before it, or, after that long, without it; so is a thread
-# that has nothing else.
-_ABANDONED = TOMBSTONE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +89,7 @@ def _sweep_thread(core: Core, serde: SerializerProtocol, plan: Plan, one: Visite
             return (yield from _remove(core, plan, one))
     swept = yield from _thin(core, serde, plan, one.thread_id)
     if swept is None:
-        return (yield from _remove(core, plan, one)) if idle >= _ABANDONED else Swept()
+        return (yield from _remove(core, plan, one)) if idle >= ABANDONED else Swept()
     return swept
 
 
@@ -136,11 +133,8 @@ def _thin(core: Core, serde: SerializerProtocol, plan: Plan, thread_id: str) -> 
     """Remove old checkpoints, writes whose checkpoint is gone, and garbage. None where the thread
     has no checkpoints."""
     choose = keep_all if plan.keep_last is None else keep_last(plan.keep_last)
-    abandoned = int((plan.now - _ABANDONED) * 1000)
     for attempt in range(ATTEMPTS):
-        planned = yield from plan_thinning(
-            core, serde, thread_id, choose, attempt, abandoned_before=abandoned
-        )
+        planned = yield from plan_thinning(core, serde, thread_id, choose, attempt, now=plan.now)
         if planned is None:
             return None
         swept = yield from _counted(core, planned)

@@ -21,7 +21,8 @@ if not id then
 end
 local stored = redis.call('GET', checkpoint)
 if not stored or string.sub(stored, 1, 4) ~= life then
-  if #KEYS == 5 then
+  -- Asked for by its id it may never have been there; the index tells.
+  if #KEYS == 5 and not redis.call('LPOS', index, id) then
     return false
   end
   return { life, id }
