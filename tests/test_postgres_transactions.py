@@ -231,6 +231,18 @@ async def test_what_fails_in_a_transaction_of_the_users_is_not_tried_again(
     await calls.put(config(), checkpoint(3), {}, {})
 
 
+def test_a_connection_that_is_read_only_is_told_at_once(url: str, table: str) -> None:
+    """No failover can make it another."""
+    with psycopg.connect(url) as mine:
+        saver = PostgresSaver(mine, table=table)
+        put_one(saver)
+        mine.read_only = True
+        with pytest.raises(holdfast.StoreUnavailable, match="read-only"):
+            put_one(saver, number=2)
+        assert saver.get_tuple(config()) is not None
+        assert saver.stats()["retries"] == 0
+
+
 # --- pipelines
 
 

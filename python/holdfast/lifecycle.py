@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+import asyncio
+from collections.abc import Coroutine, Generator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -10,11 +11,25 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from typing_extensions import Self
 
 from holdfast import steps
-from holdfast.backends.base import Finding
+from holdfast.backends.base import Backend, Finding
 from holdfast.drive import Steps, adrive, drive
-from holdfast.live import Live, Setup
+from holdfast.live import Live
 
 T = TypeVar("T")
+
+
+class Setup:
+    """What `setup()` returns: done already outside a running loop, to be awaited inside one."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            backend.setup()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._backend.asetup().__await__()
 
 
 class Lifecycle:
@@ -62,10 +77,10 @@ class Lifecycle:
         """Figures since the saver was made, for monitoring: no round trip.
 
         Returns:
-            `requests` (round trips that were asked of the store), `seconds` (that they took in
-            all), `errors` (that were raised), `cache_bytes`; with Redis and Postgres `retries`
-            (round trips that were tried again); with Postgres `pool_size`, `pool_idle` and
-            `pool_waiting` (connections that are open, connections that nobody uses, and callers
+            `requests` (that were made of the store, a round trip or two each), `seconds` (that they
+            took in all), `errors` (that were raised), `cache_bytes`; with Redis and Postgres
+            `retries` (round trips that were tried again); with Postgres `pool_size`, `pool_idle`
+            and `pool_waiting` (connections that are open, connections that nobody uses, and callers
             that wait for one).
         """
         live = self._live

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
 import weakref
-from collections.abc import Generator
 from typing import Any
 
 from holdfast._core import Core
@@ -107,17 +105,3 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=_fork.after_in_parent,
         after_in_child=_fork.after_in_child,
     )
-
-
-class Setup:
-    """What `setup()` returns: done already outside a running loop, to be awaited inside one."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            backend.setup()
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return self._backend.asetup().__await__()

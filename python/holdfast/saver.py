@@ -131,6 +131,8 @@ class Saver(Maintenance, BaseCheckpointSaver[str]):
             StoreUnavailable: The store cannot be reached or written.
             StoreFull: The store has no room. Nothing is stored.
             ThreadDeleted: The thread was deleted since the run began. Nothing is stored.
+            CheckpointRemoved: The parent is gone, and channels are rebuilt from it. Nothing is
+                stored.
             LeaseLost: Another is the thread's only writer. Nothing is stored.
         """
         return self._run(self._put(config, checkpoint, metadata, new_versions))

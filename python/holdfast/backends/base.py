@@ -137,7 +137,8 @@ class Backend(ABC):
     """Whether a commit's summary is stored."""
 
     clock: Callable[[], float] = staticmethod(time.time)
-    """Seconds since 1970, for stores that have no clock of their own."""
+    """Seconds since 1970: by it sweeps and listings tell what is idle, and stores without a clock
+    of their own what has expired."""
 
     @abstractmethod
     def setup(self) -> None:

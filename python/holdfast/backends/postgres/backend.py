@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import psycopg
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from holdfast.backends.base import Check, Commit, Missing, Request, Write
@@ -18,8 +19,10 @@ from holdfast.backends.postgres.clients import Clients
 from holdfast.backends.postgres.coalesce import Change, ChangeLines
 from holdfast.backends.postgres.errors import is_lost, kind_of, raised
 from holdfast.backends.postgres.reads import Reads
+from holdfast.backends.postgres.removals import Removals
 from holdfast.backends.postgres.setup import make_ready, set_up
-from holdfast.backends.postgres.statements import Refusable, Statement, Statements
+from holdfast.backends.postgres.statement import Refusable, Statement
+from holdfast.backends.postgres.statements import Statements
 from holdfast.backends.postgres.tables import Tables
 from holdfast.backends.postgres.threads import Threads
 from holdfast.backends.remote import RemoteBackend
@@ -51,10 +54,11 @@ class PostgresBackend(RemoteBackend):
         self._answers = {
             **Reads(statements, last, options.ttl if options.refresh_on_read else None).answers,
             **self._changes.answers,
+            **Removals(statements, self._changes.note_deleted).answers,
             **Threads(statements).answers,
         }
         self._answers[Check] = lambda _: check(self.tables)
-        self._is_in_transaction = clients.is_in_transaction
+        self._is_in_transaction, self._may_move = clients.is_in_transaction, clients.may_move
         self._is_set_up = self._may_be_undone = False
         self._forget_lines()
 
@@ -126,8 +130,10 @@ class PostgresBackend(RemoteBackend):
         self._forget_lines()
 
     def _judged(self, failure: Exception) -> tuple[bool, str]:
-        # What fails in a transaction fails there again: its user has to repeat all of it.
-        passes = kind_of(failure).passes and not self._is_in_transaction()
+        # What fails in a transaction fails there again: its user has to repeat all of it. So does
+        # what a server refuses that will not be another.
+        stays = isinstance(failure, ReadOnlySqlTransaction) and not self._may_move
+        passes = kind_of(failure).passes and not stays and not self._is_in_transaction()
         return passes, "lost" if is_lost(failure) else ""
 
     def _raised(self, failure: Exception, where: str, attempts: int, seconds: float) -> Exception:

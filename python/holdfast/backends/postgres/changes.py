@@ -1,8 +1,7 @@
-"""Each request that changes something, as statements."""
+"""Requests that store something, as statements."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,25 +9,16 @@ from typing import Any
 from holdfast.backends.base import (
     Commit,
     Copy,
-    Discard,
     Fence,
-    Forget,
     Missing,
     Predecessor,
-    Remove,
     Write,
 )
 from holdfast.backends.last_records import LastRecords
 from holdfast.backends.postgres.columns import ByteArrays, Numbers, Texts, from_column, to_column
 from holdfast.backends.postgres.pending import rows_of
-from holdfast.backends.postgres.statements import (
-    REFUSED,
-    Changing,
-    Refusable,
-    Statement,
-    Statements,
-    Trips,
-)
+from holdfast.backends.postgres.statement import REFUSED, Refusable, Statement, Trips
+from holdfast.backends.postgres.statements import Changing, Statements, first_epoch
 from holdfast.errors import checkpoint_removed, lease_lost, thread_deleted
 
 Reply = Trips[Any]
@@ -99,14 +89,11 @@ class Changes:
         self._statements = statements
         self._last = last
         self._ttl = ttl
-        self._anew: set[str] = set()
+        self._deleted: set[str] = set()
         self.answers: dict[type, Callable[[Any], Reply]] = {
             Commit: lambda request: self.change([request]),
             Write: lambda request: self.change([request]),
-            Forget: self._forget,
             Copy: self._copy,
-            Remove: self._remove,
-            Discard: self._discard,
         }
 
     def change(self, requests: Sequence[Commit | Write]) -> Trips[Missing]:
@@ -147,7 +134,7 @@ class Changes:
             variants,
             values,
             fence,
-            lambda: self._claim(thread_id),
+            lambda: self._statements.claiming(to_column(thread_id)),
             settle,
             lambda: self._note(thread_id, writes),
             any(one.is_needed for one in follows),
@@ -209,7 +196,7 @@ class Changes:
             ThreadDeleted: The thread was deleted under it.
         """
         thread_id = change.thread_id
-        replies = yield [change.statement(thread_id in self._anew)]
+        replies = yield [change.statement(thread_id in self._deleted)]
         while True:
             is_behind = len(replies) > _DONE  # also as when it was sent again
             reply = replies[_DONE if is_behind else 0]
@@ -232,38 +219,16 @@ class Changes:
                 if is_orphaned:
                     raise checkpoint_removed(from_column(thread_id))
             # Behind the lock what is found and what is done are of one moment.
-            replies = yield change.behind(self._lock(thread_id))
+            replies = yield change.behind(self._statements.locking(thread_id))
             if not change.needs_parent:
-                self._note_deleted(thread_id)
+                self.note_deleted(thread_id)
 
-    def _note_deleted(self, thread_id: str) -> None:
+    def note_deleted(self, thread_id: str) -> None:
         """The thread, as a column holds it, has a tombstone, as likely as not: its next change
         looks for what it follows at once."""
-        if len(self._anew) >= _NOTED:
-            self._anew.clear()
-        self._anew.add(thread_id)
-
-    def _lock(self, thread_id: str) -> Statement:
-        """Keeps others from changing a thread, as a column holds it, until the transaction ends."""
-        return Statement(self._statements.lock, (thread_id,))
-
-    def _claim(self, thread_id: str) -> Statement:
-        """As the lock, also on a thread that is not there yet."""
-        return Statement(self._statements.claim, (to_column(thread_id), first_epoch()))
-
-    def _forget(self, request: Forget) -> Trips[bool]:
-        values = (
-            to_column(request.thread_id),
-            request.operation,
-            None if request.epoch is None else str(request.epoch),
-            request.leaves_tombstone,
-        )
-        forget = Statement(self._statements.forget, values)
-        bury = Statement(self._statements.bury)
-        _, rows, _ = yield [self._claim(request.thread_id), forget, bury]
-        self._note_deleted(values[0])
-        is_done: bool = rows[0][0]
-        return is_done
+        if len(self._deleted) >= _NOTED:
+            self._deleted.clear()
+        self._deleted.add(thread_id)
 
     def _copy(self, request: Copy) -> Trips[None]:
         target_id = request.target_thread_id
@@ -281,36 +246,10 @@ class Changes:
                 self._statements.copy,
                 lambda _: values,
                 fence,
-                lambda: self._claim(target_id),
+                lambda: self._statements.claiming(values[0]),
                 lambda: Statement(self._statements.settle, settle),
             )
         )
-
-    def _remove(self, request: Remove) -> Trips[bool]:
-        thread_id = to_column(request.thread_id)
-        remove = Statement(
-            self._statements.remove,
-            (
-                thread_id,
-                request.epoch,
-                request.operation,
-                Texts(to_column(ns) for ns, _ in request.checkpoints),
-                Texts(to_column(id) for _, id in request.checkpoints),
-                Texts(to_column(ns) for ns, _, _, _ in request.replaced),
-                Texts(to_column(id) for _, id, _, _ in request.replaced),
-                ByteArrays([old for _, _, old, _ in request.replaced]),
-                ByteArrays([new for _, _, _, new in request.replaced]),
-            ),
-        )
-        tidy = Statement(self._statements.tidy, (thread_id,))
-        _, rows, _ = yield [self._lock(thread_id), remove, tidy]
-        return all(is_done for (is_done,) in rows)
-
-    def _discard(self, request: Discard) -> Trips[bool]:
-        values = (to_column(request.thread_id), request.epoch, ByteArrays(request.ids))
-        (rows,) = yield [Statement(self._statements.discard, values)]
-        is_done: bool = rows[0][0]
-        return is_done
 
 
 def _of_checkpoint(commit: Commit, looks: bool) -> tuple[Any, ...]:
@@ -370,9 +309,3 @@ def _held(fence: Fence | None) -> tuple[str, ...]:
 
 def _token(fence: Fence | None) -> str | None:
     return None if fence is None else str(fence.token)
-
-
-def first_epoch() -> int:
-    """Of a thread that begins."""
-    # Not from zero: a mark made of an earlier thread of this id must not fit the next one.
-    return int.from_bytes(os.urandom(6), "big")

@@ -8,7 +8,7 @@ from typing import Any
 
 from holdfast.backends.base import Finding
 from holdfast.backends.postgres.columns import Texts
-from holdfast.backends.postgres.statements import Statement, Trips
+from holdfast.backends.postgres.statement import Statement, Trips
 from holdfast.backends.postgres.tables import Tables
 
 _LEAST = 12

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import threading
 import weakref
 from abc import ABC, abstractmethod
@@ -12,23 +10,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
-from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from holdfast.backends.loops import running_loop
+from holdfast.backends.postgres.conninfo import address, parsed
 from holdfast.backends.postgres.errors import connecting
 from holdfast.backends.postgres.link import Link
 from holdfast.backends.postgres.loop_connections import LoopConnections
 from holdfast.backends.postgres.pooled import Pooled
-from holdfast.backends.postgres.statements import Statement
+from holdfast.backends.postgres.statement import Statement
 from holdfast.backends.postgres.trip import Preparing, Session
-from holdfast.errors import ConfigurationError
 from holdfast.options import Options
-from holdfast.urls import check_postgres_url, unreadable_postgres
 
-# Seconds for a connection, unless the URL says other ones.
-_CONNECT_TIMEOUT = 10
 # Seconds that a request waits for a connection of the pool before it is asked why.
 _PATIENCE = 0.5
 
@@ -55,6 +49,9 @@ class Clients(ABC):
     def is_ready(self) -> bool:
         """Whether `asend` on the running loop would send at once, with nothing to wait for."""
         return False
+
+    may_move = True
+    """Whether another attempt may reach another server."""
 
     def is_in_transaction(self) -> bool:
         """Whether what is sent is a part of a transaction of the user's."""
@@ -100,11 +97,7 @@ class FromUrl(Clients):
     """
 
     def __init__(self, conninfo: str, arguments: Mapping[str, Any], options: Options) -> None:
-        _check_names(conninfo, arguments)
-        # Raised outside: the reason may show a part of the password, as its context, too.
-        known = _parsed(conninfo, arguments)
-        if known is None:
-            raise unreadable_postgres()
+        known = parsed(conninfo, arguments)
         self._where = address(known)
         self._conninfo = make_conninfo(**known)
         self.size = options.pool_size
@@ -272,58 +265,3 @@ def _is_empty(pool: ConnectionPool[Any]) -> bool:
     kind: Any = pool.connection_class
     made = [reference() for reference in kind.made.valuerefs()]
     return all(connection is None or connection.closed for connection in made)
-
-
-def _check_names(conninfo: str, arguments: Mapping[str, Any]) -> None:
-    """Refuse options that nobody has, or that nobody heeds where they stand."""
-    if conninfo.startswith(("postgresql://", "postgres://")):
-        check_postgres_url(conninfo)
-        query = conninfo.partition("?")[2]
-        for name in {option.partition("=")[0] for option in query.split("&")}:
-            if name == "serde" or name in Options.names():
-                raise ConfigurationError(
-                    f"{name} is an option of holdfast, not of libpq: give it as an argument, "
-                    f"PostgresSaver(url, {name}=...), or use holdfast.open(url), which reads it "
-                    "from the URL"
-                )
-    names = [option.keyword.decode() for option in pq.Conninfo.get_defaults()]
-    unknown = sorted(arguments.keys() - set(names))
-    if unknown:
-        raise ConfigurationError(
-            f"unknown option {', '.join(map(repr, unknown))}; there are: serde, "
-            f"{', '.join(sorted(Options.names()))}; and libpq's: {', '.join(sorted(names))}"
-        )
-
-
-def _parsed(conninfo: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-    try:
-        known = conninfo_to_dict(conninfo, **arguments)
-    except psycopg.ProgrammingError:
-        return None
-    if str(known.get("client_encoding", "")).upper() == "SQL_ASCII":
-        raise ConfigurationError(
-            "client_encoding is SQL_ASCII, which leaves open what characters bytes are: leave it "
-            "out, also for a database of that encoding"
-        )
-    # What of a password was not escaped ends up beside it.
-    if "@" in str(known.get("host", "")) or not re.fullmatch("[0-9,]*", str(known.get("port", ""))):
-        return None
-    # Otherwise it is the database's, which may not have all characters.
-    return {
-        "client_encoding": "utf8",
-        "connect_timeout": _CONNECT_TIMEOUT,
-        "application_name": "holdfast",
-        **known,
-    }
-
-
-def address(known: Mapping[str, Any]) -> str:
-    """A server's name for messages, from what libpq is given."""
-
-    def of(name: str, variable: str, default: str) -> str:
-        return str(known.get(name) or os.environ.get(variable) or default)
-
-    user = of("user", "PGUSER", "")
-    database = of("dbname", "PGDATABASE", user or "that of the user")
-    host = of("host", "PGHOST", "localhost")
-    return f"{host}:{of('port', 'PGPORT', '5432')}, database {database}"

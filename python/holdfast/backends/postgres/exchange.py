@@ -14,7 +14,7 @@ from psycopg.errors import DivisionByZero
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from holdfast.backends.postgres.statements import REFUSED, Prepared, Statement, may_refuse
+from holdfast.backends.postgres.statement import REFUSED, Prepared, Statement, may_refuse
 
 _TEXT = postgres.types["text"].oid
 # Of SQL_ASCII, as psycopg names it.

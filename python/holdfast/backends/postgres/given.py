@@ -13,9 +13,10 @@ from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed
 
 from holdfast.backends.loops import Owner
-from holdfast.backends.postgres.clients import Clients, address
+from holdfast.backends.postgres.clients import Clients
+from holdfast.backends.postgres.conninfo import address
 from holdfast.backends.postgres.exchange import aexchange, exchange
-from holdfast.backends.postgres.statements import Statement
+from holdfast.backends.postgres.statement import Statement
 from holdfast.errors import ConfigurationError
 
 Given = psycopg.Connection[Any] | ConnectionPool[Any]
@@ -44,6 +45,7 @@ class GivenClients(Clients):
         self.size = getattr(pool, "max_size", 1)
         self._lock = threading.Lock()
         self._async_lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self.may_move = not isinstance(pool, (psycopg.Connection, psycopg.AsyncConnection))
         self._is_inherited = False
         self._owner = Owner("an async connection or pool", "a sync one")
 

@@ -13,7 +13,7 @@ from psycopg.pq import ConnStatus
 from psycopg.waiting import Ready, Wait
 
 from holdfast.backends.postgres.errors import Silence
-from holdfast.backends.postgres.statements import Statement
+from holdfast.backends.postgres.statement import Statement
 from holdfast.backends.postgres.trip import Session, Waits
 
 _logger = logging.getLogger(__name__)

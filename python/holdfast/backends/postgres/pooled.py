@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 import psycopg
 
 from holdfast.backends.postgres.errors import Silence
-from holdfast.backends.postgres.statements import Statement
+from holdfast.backends.postgres.statement import Statement
 from holdfast.backends.postgres.trip import Preparing, Session
 
 

@@ -22,7 +22,8 @@ from holdfast.backends.base import (
 from holdfast.backends.last_records import LastRecords
 from holdfast.backends.postgres.columns import ByteArrays, Texts, from_column, to_column
 from holdfast.backends.postgres.pending import Entry, folded
-from holdfast.backends.postgres.statements import Statement, Statements, Trips
+from holdfast.backends.postgres.statement import Statement, Trips
+from holdfast.backends.postgres.statements import Statements
 
 Reply = Trips[Any]
 _LONGEST_FILTER = 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.backends.postgres.columns import Texts
-from holdfast.backends.postgres.statements import Prepared, Statement, Trips
+from holdfast.backends.postgres.statement import Prepared, Statement, Trips
 from holdfast.backends.postgres.tables import Tables, block, literal
 from holdfast.errors import ConfigurationError, FormatTooNew
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias
 
 from holdfast.backends.base import TOMBSTONE_SECONDS
+from holdfast.backends.postgres.statement import Statement
 from holdfast.backends.postgres.tables import Tables
-
-T = TypeVar("T")
 
 _PLACE = re.compile(r"\{(\w+)(?::((?:[^{}]|\{\w+\})*))?\}")
 _SECTION = re.compile(r"^-- IF ([\w ]+)\n(.*?)^-- END\n", re.MULTILINE | re.DOTALL)
@@ -21,34 +20,6 @@ _COMMENT = re.compile(r"^\s*--(?! IF | END).*\n", re.MULTILINE)
 _REMEMBERED = 8 * 31
 # Stands for `{expression}` while the places around it are filled.
 _EXPRESSION = "\0"
-
-
-@dataclass(slots=True)
-class Statement:
-    """SQL with its values, in the order of their numbers."""
-
-    sql: bytes
-    values: tuple[Any, ...] = ()
-
-
-@dataclass(slots=True)
-class Refusable(Statement):
-    """A statement that refuses, by dividing by zero, to do what it cannot do wholly. Refused is
-    then the reply, not an error."""
-
-    again: Callable[[Statement], Sequence[Statement]] | None = None
-    """Makes what is sent in its place when it is sent again: the first attempt may still be under
-    way, before it or behind it."""
-
-
-@dataclass(slots=True)
-class Prepared(Statement):
-    """A statement that is only made ready, where the connection keeps it. It has no reply."""
-
-
-def may_refuse(statements: Sequence[Statement]) -> bool:
-    """Whether a division by zero is the refusal of one of these."""
-    return any(isinstance(one, Refusable) for one in statements)
 
 
 Changing: TypeAlias = dict[tuple[bool, bool], bytes]
@@ -87,13 +58,6 @@ WRITE = (
 )
 """In change.sql, of pending writes: arrays, with a place for each row. When the checkpoints were
 made; with the first row of each call its operation, with the others nothing."""
-
-REFUSED = "refused"
-"""The reply of a statement that refused."""
-
-Rows: TypeAlias = list[tuple[Any, ...]]
-Trips: TypeAlias = Generator[Sequence[Statement], list[Any], T]
-"""Yields the statements of one round trip, which are one transaction, and is sent their rows."""
 
 
 class Statements:
@@ -183,6 +147,14 @@ class Statements:
             for is_anew in (False, True)
         }
 
+    def locking(self, thread_id: str) -> Statement:
+        """Keeps others from changing a thread, as a column holds it, until the transaction ends."""
+        return Statement(self.lock, (thread_id,))
+
+    def claiming(self, thread_id: str) -> Statement:
+        """As `locking`, also on a thread that is not there yet."""
+        return Statement(self.claim, (thread_id, first_epoch()))
+
     def page(self, conditions: str, limit: str) -> bytes:
         """page.sql over the given conditions."""
         filled = self.filled(conditions).decode()
@@ -217,6 +189,12 @@ class Statements:
             return _PLACE.sub(fill, _SQL[name]).strip()
 
         return _PLACE.sub(fill, text).encode()
+
+
+def first_epoch() -> int:
+    """Of a thread that begins."""
+    # Not from zero: a mark made of an earlier thread of this id must not fit the next one.
+    return int.from_bytes(os.urandom(6), "big")
 
 
 def _change(*parts: str) -> tuple[str, int]:

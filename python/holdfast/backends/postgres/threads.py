@@ -17,10 +17,10 @@ from holdfast.backends.base import (
     Weigh,
     new_operation_id,
 )
-from holdfast.backends.postgres.changes import first_epoch
 from holdfast.backends.postgres.columns import from_column, to_column
 from holdfast.backends.postgres.pending import Entry, folded
-from holdfast.backends.postgres.statements import Statement, Statements, Trips
+from holdfast.backends.postgres.statement import Statement, Trips
+from holdfast.backends.postgres.statements import Statements, first_epoch
 
 Reply = Trips[Any]
 _MINUTE = 60_000

@@ -19,7 +19,7 @@ from psycopg.pq import ConnStatus, ExecStatus, Format, PipelineStatus, Transacti
 from psycopg.waiting import Ready, Wait
 
 from holdfast.backends.postgres.columns import ByteArrays, Numbers, Texts, encoding_of
-from holdfast.backends.postgres.statements import REFUSED, Prepared, Statement, may_refuse
+from holdfast.backends.postgres.statement import REFUSED, Prepared, Statement, may_refuse
 
 _logger = logging.getLogger(__name__)
 
