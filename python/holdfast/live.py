@@ -82,8 +82,8 @@ class _Fork:
 
     def before(self) -> None:
         self._one.acquire()
-        self._lives = list(_alive)
-        for live in self._lives:
+        for live in list(_alive):
+            self._lives.append(live)
             live.before_fork()
 
     def after_in_parent(self) -> None:

@@ -139,12 +139,13 @@ def _from_environment() -> tuple[str, dict[str, Any]]:
     if kind == "memory":
         return usual, {}
     names = ["POSTGRES_DATABASE_URL", "DATABASE_URL"] if kind == "postgres" else ["DATABASE_URL"]
-    name, url = next(((name, url) for name in names if (url := environ.get(name))), ("", usual))
+    given = [name for name in names if environ.get(name)]
+    url = environ[given[0]] if given else usual
     opener = _SCHEMES.get(url.partition("://")[0])
     if opener is not None and opener is not _SCHEMES[usual.partition("://")[0]]:
         raise ConfigurationError(
-            f"{name} is of another store than the type says, which is {kind!r}: correct one of "
-            "them, or set HOLDFAST_URL"
+            f"{given[0]} is of another store than the type says, which is {kind!r}: correct one "
+            "of them, or set HOLDFAST_URL"
         )
     size = environ.get("POSTGRES_POOL_SIZE") if kind == "postgres" else None
     return url, {"pool_size": size} if size else {}

@@ -22,7 +22,7 @@ class LoopEnded(ConnectionError):
 
 class Owner:
     """The event loop that something given belongs to: that which runs when it is given, else the
-    first that uses it.
+    first that uses it; and when that has ended, the next.
 
     Args:
         what: What was given, for messages.
@@ -32,15 +32,8 @@ class Owner:
     def __init__(self, what: str, other: str) -> None:
         self._what = what
         self._other = other
-        self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         running = running_loop()
-        if running is not None:
-            self.claim(running)
-
-    def claim(self, loop: asyncio.AbstractEventLoop) -> None:
-        """A loop uses it."""
-        if self._loop is None:
-            self._loop = weakref.ref(loop)
+        self._loop = None if running is None else weakref.ref(running)
 
     def is_elsewhere(self) -> bool:
         """Whether its loop runs, and is not the running one; which it is from now on otherwise."""
