@@ -6,7 +6,9 @@ Never is it taken for a store without the checkpoint.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 import socket
 import threading
 import time
@@ -370,6 +372,31 @@ async def test_a_pool_that_is_exhausted_names_its_size(mode: str) -> None:
         assert (figures["pool_size"], figures["pool_waiting"], figures["errors"]) == (2, 0, 1)
         await calls.close()
         assert saver.stats()["pool_size"] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_is_told_why_there_is_no_connection() -> None:
+    """Not that its pool is exhausted: the connections of its parent are none of its own."""
+    with PostgresServer() as server, holdfast.open(server.url, retry_budget=1) as saver:
+        assert saver.get_tuple(config()) is None
+        reads, writes = os.pipe()
+        child = os.fork()
+        if not child:
+            signal.alarm(30)
+            code = 1
+            try:
+                os.read(reads, 1)
+                saver.get_tuple(config())
+            except holdfast.StoreUnavailable:
+                code = 3
+            finally:
+                os._exit(code)
+        server.kill()
+        os.write(writes, b"x")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        os.close(reads)
+        os.close(writes)
 
 
 async def test_a_server_with_fewer_connections_than_the_pool_would_have(mode: str) -> None:
