@@ -151,6 +151,20 @@ def test_writes_wait_for_a_checkpoint_that_is_older_than_the_head(
     assert found.pending_writes == [("task", "d", "mine")]
 
 
+def test_writes_to_what_keep_last_has_removed_go_with_the_next_that_does(
+    backend: Backend, tmp_path: Path
+) -> None:
+    with backend.open(tmp_path, keep_last=2) as saver:
+        for number in (1, 2, 3):
+            saver.put(config(), checkpoint(number), {}, {})
+        mine = config("t", "", f"{checkpoint_id(3)[:-1]}2.5")  # on its way, and would be kept
+        for where in (config("t", "", checkpoint_id(1)), mine):
+            saver.put_writes(where, [("d", "late")], "task")
+        saver.put(config(), checkpoint(4), {}, {})
+        _, _, orphans = saver._live.backend.execute(base.Census("t"))
+        assert orphans == [("", mine["configurable"]["checkpoint_id"])]
+
+
 def test_a_checkpoint_that_comes_under_constant_writing_stays(
     saver: holdfast.Saver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

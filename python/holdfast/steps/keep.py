@@ -18,7 +18,8 @@ Choice: TypeAlias = Callable[[History], Steps[set[Key]]]
 # How LangGraph names namespaces (langgraph._internal._constants): `parent:task|child:task` of
 # calls, a node's name alone where a subgraph remembers its state from call to call.
 _BELOW = "|"
-_CALL = ":"
+CALL = ":"
+"""In the namespaces of calls."""
 
 
 def keep_all(history: History) -> Steps[set[Key]]:
@@ -33,7 +34,7 @@ def keep_latest(history: History) -> Steps[set[Key]]:
     kept = set(heads.values())
     for ns, key in heads.items():
         parents = history.items[key].parents()
-        if _CALL in ns and any(
+        if CALL in ns and any(
             (of, id) in history.items and heads.get(of) != (of, id) for of, id in parents.items()
         ):
             kept.discard(key)
@@ -56,13 +57,13 @@ def keep_last(count: int) -> Choice:
         # A namespace comes after those that it was called from.
         for ns in sorted(by_namespace, key=lambda ns: (ns.count(_BELOW) + 1 if ns else 0, ns)):
             keys = by_namespace[ns]
-            if _CALL in ns:
+            if CALL in ns:
                 keys = [key for key in keys if _has_parents(history, key, kept, oldest)]
             latest = keys[-count:]
             kept.update(latest)
             if latest:
                 oldest[ns] = latest[0][1]
-            if ns and _CALL not in ns:
+            if ns and CALL not in ns:
                 kept.update(_seen_last(history, keys, kept))
         return kept | (yield from _needed_for_sends(history, kept))
 

@@ -27,7 +27,7 @@ from holdfast.errors import CheckpointCorrupted, reading
 from holdfast.ids import made
 from holdfast.steps.garbage import collect_garbage
 from holdfast.steps.history import History, Item, Key, read_history
-from holdfast.steps.keep import Choice, keep_latest, keep_other_runs
+from holdfast.steps.keep import CALL, Choice, keep_latest, keep_other_runs
 
 # So often another may change a thread between a look at it and the removal, and so often that is
 # a reason to look again where it need not be.
@@ -154,7 +154,8 @@ def plan_thinning(
     Args:
         attempt: How many plans were not carried out, because the thread had changed.
         now: Seconds since 1970: writes to a checkpoint that was made long before, and is not
-            there, go too.
+            there, go too. None where only the latest are kept, after each put: those go whose
+            checkpoint would go as well.
     """
     last = None
     while True:
@@ -173,26 +174,39 @@ def plan_thinning(
             continue
         kept |= history.needed_for_delta(kept)
         is_conditional = attempt < _CONDITIONAL_ATTEMPTS or history.has_delta_channels
+        doomed = [key for key in history.items if key not in kept]
         gone: list[Key] = []
-        if is_conditional and now is not None:
-            before = (now - ABANDONED) * 1000
+        if is_conditional:
             heads = history.heads()
             # A checkpoint that is yet to come mostly has a greater id than the head, but where two
             # runs share a thread.
             gone = [
                 key
                 for key in orphans
-                if key[0] in heads and key < heads[key[0]] and made(key[1]) < before
+                if key[0] in heads
+                and key < heads[key[0]]
+                and (_would_go(key, doomed) if now is None else made(key[1]) < before(now))
             ]
         return Thinning(
             epoch,
             history,
             kept,
-            [key for key in history.items if key not in kept],
+            doomed,
             gone,
             [key for key in orphans if key not in gone],
             is_conditional,
         )
+
+
+def before(now: float) -> float:
+    """Milliseconds since 1970: a checkpoint made before, which is not there, will not come."""
+    return (now - ABANDONED) * 1000
+
+
+def _would_go(place: Key, doomed: Sequence[Key]) -> bool:
+    """Whether a checkpoint would go at once if it came, because a newer one of its namespace goes;
+    or no other run can bring it, because the namespace is that of one run's call."""
+    return CALL in place[0] or any(place[0] == key[0] and place < key for key in doomed)
 
 
 def thin(
