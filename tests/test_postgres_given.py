@@ -27,7 +27,7 @@ from support.calls import Calls
 from support.make import checkpoint, config, version
 from support.postgres import Connection, backends_of, eye
 from support.postgres_server import shared_postgres
-from support.uses import put_one, use
+from support.uses import put_one, use, use_from_other_loops
 from support.workers import put_and_check
 
 KINDS = ["connection", "pool", "async connection", "async pool", "both connections", "both pools"]
@@ -269,16 +269,7 @@ async def test_another_loop_reaches_it_through_its_own(opened: Open, kind: str) 
     saver = await opened(kind, autocommit=True)
     await saver.asetup()
 
-    def beside(number: int) -> None:
-        async def put() -> None:
-            for step in (1, 2, 3):
-                await saver.aput(config(f"t{number}"), checkpoint(step), {}, {})
-                assert await saver.aget_tuple(config(f"t{number}")) is not None
-
-        asyncio.run(put())
-
-    await asyncio.gather(*(asyncio.to_thread(beside, number) for number in range(4)))
-    assert len([one async for one in saver.alist(None)]) == 12
+    await use_from_other_loops(saver)
 
 
 # --- forks

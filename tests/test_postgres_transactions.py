@@ -62,6 +62,15 @@ def rows(conn: Connection) -> int:
     return found[0] if found else 0
 
 
+async def run(calls: Calls, statement: str) -> None:
+    """As the user, on the connection of the side that is called."""
+    clients = calls.saver._live.backend._clients  # type: ignore[attr-defined]
+    if calls.mode == "async":
+        await clients._async_conn.execute(statement)
+    else:
+        clients._conn.execute(statement)
+
+
 # --- transactions of the user's
 
 
@@ -70,27 +79,20 @@ async def test_a_rollback_of_the_users_takes_back_what_was_put(
     opened: Open, conn: Connection, autocommit: bool, mode: str
 ) -> None:
     saver = await opened(autocommit=autocommit)
-    clients = saver._live.backend._clients
     await saver.asetup()
     calls = Calls(saver, mode)
 
-    async def run(statement: str) -> None:
-        if mode == "async":
-            await clients._async_conn.execute(statement)
-        else:
-            clients._conn.execute(statement)
-
-    await run("BEGIN")
+    await run(calls, "BEGIN")
     await calls.put(config(), checkpoint(1, {"a": 1}), {}, {})
     assert (await calls.must_get(config())).checkpoint["channel_values"] == {"a": 1}
-    await run("ROLLBACK")
+    await run(calls, "ROLLBACK")
     assert await calls.get_tuple(config()) is None
-    await run("BEGIN")
+    await run(calls, "BEGIN")
     await calls.put(config(), checkpoint(2, {"a": 2}), {}, {})
     await calls.put_writes(config(id=checkpoint_id(2)), [("a", 3)], "task")
     await calls.delete_thread("nobody")
     assert rows(conn) == 0, "it is the user who commits"
-    await run("COMMIT")
+    await run(calls, "COMMIT")
     assert rows(conn) == 1
     assert (await calls.must_get(config())).pending_writes == [("task", "a", 3)]
 
@@ -209,24 +211,17 @@ async def test_what_fails_in_a_transaction_of_the_users_is_not_tried_again(
 ) -> None:
     """It would fail there again, and hold the user's locks meanwhile."""
     saver = await opened(autocommit=True)
-    clients = saver._live.backend._clients
     await saver.asetup()
     calls = Calls(saver, mode)
     await calls.put(config(), checkpoint(1), {}, {})
 
-    async def run(statement: str) -> None:
-        if mode == "async":
-            await clients._async_conn.execute(statement)
-        else:
-            clients._conn.execute(statement)
-
-    await run("BEGIN ISOLATION LEVEL REPEATABLE READ")
-    await run("SELECT FROM given.holdfast_threads")
+    await run(calls, "BEGIN ISOLATION LEVEL REPEATABLE READ")
+    await run(calls, "SELECT FROM given.holdfast_threads")
     beside = Calls(saver, "sync" if mode == "async" else "async")
     await beside.put(config(), checkpoint(2), {}, {})
     with pytest.raises(holdfast.StoreUnavailable, match="roll it back and repeat it"):
         await calls.put(config(), checkpoint(3), {}, {})
-    await run("ROLLBACK")
+    await run(calls, "ROLLBACK")
     assert saver.stats()["retries"] == 0
     await calls.put(config(), checkpoint(3), {}, {})
 

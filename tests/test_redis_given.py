@@ -20,7 +20,7 @@ from support.calls import Calls
 from support.make import Thread, checkpoint, checkpoint_id, config, version
 from support.redis import eye, keys, let_given_clients_connect, others
 from support.redis_server import RedisServer
-from support.uses import WORDS, put_one, use
+from support.uses import WORDS, put_one, use, use_from_other_loops
 from support.workers import put_and_check
 
 SETTINGS: list[dict[str, Any]] = [
@@ -196,16 +196,7 @@ async def test_another_loop_reaches_an_async_client_through_its_own(server: Redi
         saver = holdfast.RedisSaver(async_client=mine, prefix="loops")
         await saver.asetup()
 
-        def beside(number: int) -> None:
-            async def put() -> None:
-                for step in (1, 2, 3):
-                    await saver.aput(config(f"t{number}"), checkpoint(step), {}, {})
-                    assert await saver.aget_tuple(config(f"t{number}")) is not None
-
-            asyncio.run(put())
-
-        await asyncio.gather(*(asyncio.to_thread(beside, number) for number in range(4)))
-        assert len([one async for one in saver.alist(None)]) == 12
+        await use_from_other_loops(saver)
         await saver.aclose()
 
 

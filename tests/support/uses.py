@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,21 @@ async def use(calls: Calls, thread_id: str = "t") -> None:
     assert await calls.ids(config(f"{thread_id} copy")) == await calls.ids(config(thread_id))
     await calls.delete_thread(f"{thread_id} copy")
     assert await calls.get_tuple(config(f"{thread_id} copy")) is None
+
+
+async def use_from_other_loops(saver: holdfast.Saver) -> None:
+    """On loops of several threads at once, while the running one goes on."""
+
+    def beside(number: int) -> None:
+        async def put() -> None:
+            for step in (1, 2, 3):
+                await saver.aput(config(f"t{number}"), checkpoint(step), {}, {})
+                assert await saver.aget_tuple(config(f"t{number}")) is not None
+
+        asyncio.run(put())
+
+    await asyncio.gather(*(asyncio.to_thread(beside, number) for number in range(4)))
+    assert len([one async for one in saver.alist(None)]) == 12
 
 
 def put_one(saver: holdfast.Saver, thread_id: str = "t", number: int = 1, **how: Any) -> Any:

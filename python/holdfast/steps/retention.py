@@ -178,6 +178,7 @@ def plan_thinning(
         gone: list[Key] = []
         if is_conditional:
             heads = history.heads()
+            before = 0.0 if now is None else (now - ABANDONED) * 1000
             # A checkpoint that is yet to come mostly has a greater id than the head, but where two
             # runs share a thread.
             gone = [
@@ -185,7 +186,7 @@ def plan_thinning(
                 for key in orphans
                 if key[0] in heads
                 and key < heads[key[0]]
-                and (_would_go(key, doomed) if now is None else made(key[1]) < before(now))
+                and (_would_go(key, doomed) if now is None else made(key[1]) < before)
             ]
         return Thinning(
             epoch,
@@ -196,11 +197,6 @@ def plan_thinning(
             [key for key in orphans if key not in gone],
             is_conditional,
         )
-
-
-def before(now: float) -> float:
-    """Milliseconds since 1970: a checkpoint made before, which is not there, will not come."""
-    return (now - ABANDONED) * 1000
 
 
 def _would_go(place: Key, doomed: Sequence[Key]) -> bool:

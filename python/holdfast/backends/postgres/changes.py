@@ -26,8 +26,6 @@ Reply = Trips[Any]
 _NOTED = 4096
 # In the place of `_predecessors`.
 _NOT_LOOKED_FOR = (None,) * 4
-
-
 # Replies to what is sent behind a lock: why nothing is to be done, and whether it was.
 _WHY, _DONE = 1, 2
 
@@ -65,14 +63,11 @@ class _Change:
         """The statement, on a thread that has begun anew after a deletion or has not."""
         looks = is_anew or self.needs_parent
         sql = self.variants[self.fence is not None, looks]
-        return Refusable(sql, self.values(looks), lambda sent: self._behind(self.claim(), sent))
+        return Refusable(sql, self.values(looks), lambda sent: self.behind(self.claim(), sent))
 
-    def behind(self, lock: Statement) -> Sequence[Statement]:
-        """What finds out behind a lock why nothing was done, does it if that may be, and says why
-        not; as many statements as `_WHY` and `_DONE` count with."""
-        return self._behind(lock, self.statement(True))
-
-    def _behind(self, lock: Statement, sent: Statement) -> Sequence[Statement]:
+    def behind(self, lock: Statement, sent: Statement) -> Sequence[Statement]:
+        """The statement behind a lock, and what finds out why it does nothing: in the places that
+        `_WHY` and `_DONE` name."""
         return [lock, self.settle(), sent, *self.note()]
 
 
@@ -219,7 +214,9 @@ class Changes:
                 if is_orphaned:
                     raise checkpoint_removed(from_column(thread_id))
             # Behind the lock what is found and what is done are of one moment.
-            replies = yield change.behind(self._statements.locking(thread_id))
+            replies = yield change.behind(
+                self._statements.locking(thread_id), change.statement(True)
+            )
             if not change.needs_parent:
                 self.note_deleted(thread_id)
 

@@ -221,12 +221,10 @@ class SqliteBackend(Backend):
         finally:
             with self._pooling:
                 has_room = self._is_created and len(self._readers) < 2 * _READERS
-                if connection is not None and is_whole and has_room and not self._is_forking:
+                if is_whole and has_room and not self._is_forking and connection is not None:
                     self._readers.append(connection)
-                    connection = None
-            if connection is not None:
-                connection.close()
-            with self._pooling:
+                elif connection is not None:
+                    connection.close()
                 self._lent -= 1
                 self._returned.notify_all()
 
