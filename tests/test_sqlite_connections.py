@@ -302,18 +302,18 @@ def interrupted(
     with closing(SqliteSaver(tmp_path / "db")) as saver:
         saver.setup()
         backend: Any = saver._live.backend
-        transact = backend._transact
+        transact = backend._writer.transact
         begun, go_on = threading.Event(), threading.Event()
 
-        def once(jobs: list[Any]) -> None:
-            monkeypatch.setattr(backend, "_transact", transact)
+        def once(jobs: list[Any], *_: Any) -> None:
+            monkeypatch.setattr(backend._writer, "transact", transact)
             begun.set()
             go_on.wait(30)
             if request.param == "with the others":
                 backend._join(jobs)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(backend, "_transact", once)
+        monkeypatch.setattr(backend._writer, "transact", once)
         yield saver, begun, go_on, backend
 
 

@@ -14,7 +14,8 @@ import pytest
 from holdfast import SqliteSaver
 from holdfast.backends import base
 from holdfast.backends.base import new_operation_id
-from holdfast.backends.sqlite import SqliteBackend, tables
+from holdfast.backends.sqlite import tables
+from holdfast.backends.sqlite.writer import Writer
 from holdfast.errors import ThreadDeleted
 from support import golden
 from support.make import config
@@ -114,13 +115,13 @@ def test_a_newer_layout_is_told_as_such_also_when_it_comes_while_one_waits(
     old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(SqliteSaver(old)) as saver, closing(sqlite3.connect(old)) as other:
-        begin = SqliteBackend._begin
+        begin = Writer._begin
 
         def overtaken(self: Any, *args: Any) -> None:
             with other:
                 other.execute("UPDATE holdfast_layout SET version = 3")
             begin(self, *args)
 
-        monkeypatch.setattr(SqliteBackend, "_begin", overtaken)
+        monkeypatch.setattr(Writer, "_begin", overtaken)
         with pytest.raises(holdfast.FormatTooNew, match="layout 3"):
             saver.setup()

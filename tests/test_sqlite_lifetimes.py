@@ -147,7 +147,7 @@ async def test_on_a_given_aiosqlite_connection(path: Path, clock: Clock) -> None
 
 def writer_of(saver: SqliteSaver) -> sqlite3.Connection:
     backend: Any = saver._live.backend
-    connection: sqlite3.Connection = backend._writer
+    connection: sqlite3.Connection = backend._writer.connection
     return connection
 
 

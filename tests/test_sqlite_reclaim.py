@@ -122,13 +122,13 @@ async def test_an_event_loop_goes_on_between_the_batches(path: Path) -> None:
         for number in range(1, 21):
             await backend.aexecute(made("t", number, [f"{number} {i} " * 60 for i in range(30)]))
         transacted: list[list[str]] = []
-        transact = backend._transact
+        transact = backend._writer.transact
 
-        def counted(jobs: list[Any]) -> None:
-            transact(jobs)
+        def counted(jobs: list[Any], *others: Any) -> None:
+            transact(jobs, *others)
             transacted.append([type(job.request).__name__ for job in jobs])
 
-        backend._transact = counted
+        backend._writer.transact = counted
         assert await backend.aexecute(base.Forget("t", new_operation_id())) is True
         assert transacted[0] == ["Forget"]
         assert len(transacted) > 10
@@ -180,7 +180,7 @@ def test_what_a_closed_saver_leaves_the_next_one_deletes(
     grow(backend.execute)
     monkeypatch.setattr(backend_module, "time", Pauses(backend.close))
     assert backend.execute(base.Forget("t", new_operation_id())) is True
-    assert backend._writer is None, "opened again"
+    assert backend._writer.connection is None, "opened again"
     assert lying(path) > 0
     monkeypatch.undo()
     with closing(SqliteSaver(path)) as other:

@@ -14,13 +14,12 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TypeGuard
 
 from holdfast.backends.base import (
     Ancestors,
     Backend,
-    Commit,
     Discard,
     Forget,
     Head,
@@ -28,7 +27,6 @@ from holdfast.backends.base import (
     Remove,
     Request,
     Visit,
-    Write,
 )
 from holdfast.backends.sqlite.changes import Changes
 from holdfast.backends.sqlite.connections import Source, inherited
@@ -37,14 +35,13 @@ from holdfast.backends.sqlite.jobs import Job, interrupted
 from holdfast.backends.sqlite.listings import Listings
 from holdfast.backends.sqlite.reads import Reads
 from holdfast.backends.sqlite.reclaim import PAUSE_SECONDS, RECLAIM, Reclaim, Reclaimer
-from holdfast.backends.sqlite.tables import LAYOUT, Tables
+from holdfast.backends.sqlite.tables import Tables
 from holdfast.backends.sqlite.threads import ThreadRows
-from holdfast.errors import FormatTooNew, for_another
+from holdfast.backends.sqlite.writer import Writer
+from holdfast.errors import for_another
 from holdfast.options import Options
 
 _READERS = 4
-# Requests that one transaction answers before others are let in.
-_LARGEST_GROUP = 500
 # Chunks whose deletion takes some milliseconds.
 _LARGE_BATCH = 250
 # Requests after which what lies under dead keys is deleted.
@@ -64,6 +61,7 @@ class SqliteBackend(Backend):
         listings = Listings(self._tables, self._reclaimer, reads.writes_at, reads.fetch)
         self._reads = reads.answers | listings.answers
         self._refreshes = options.refresh_on_read
+        self._writer = Writer(source, self._tables, self._reclaimer)
         self._reset()
 
     def _reset(self) -> None:
@@ -73,13 +71,9 @@ class SqliteBackend(Backend):
         self._returned = threading.Condition(self._pooling)
         self._lent = 0
         self._is_forking = False
-        self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
-        self._is_created = False
         self._executor: ThreadPoolExecutor | None = None
         self._is_led = False
-        self._is_joined = False
-        self._is_reserved = False
 
     # --- the interface ---
 
@@ -112,7 +106,7 @@ class SqliteBackend(Backend):
         return (
             isinstance(request, _RECLAIMING)
             and self._reclaimer.has_dead
-            and self._writer is not None
+            and self._writer.connection is not None
         )
 
     def answer(self, request: Request | Reclaim) -> Any:
@@ -161,10 +155,8 @@ class SqliteBackend(Backend):
     def _release(self) -> None:
         for connection in self._readers:
             connection.close()
-        if self._writer is not None:
-            self._source.release(self._writer)
-        self._readers, self._writer = [], None
-        self._is_created = self._is_reserved = False
+        self._readers = []
+        self._writer.release()
 
     async def aclose(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.close)
@@ -188,15 +180,14 @@ class SqliteBackend(Backend):
         self._leading.release()
 
     def after_fork(self) -> None:
-        inherited.append((self._writer, self._readers, self._executor))
-        writer = self._source.after_fork(self._writer)
+        inherited.append((self._writer.connection, self._readers, self._executor))
+        self._writer.after_fork()
         self._reset()
-        self._writer = writer
 
     # --- reading ---
 
     def _read(self, request: Request) -> Any:
-        if not self._is_created:
+        if not self._writer.has_tables:
             self._change(Job(None))
         with translate(self._source.name, request), self._lending() as connection:
             cursor = connection.cursor()
@@ -220,7 +211,7 @@ class SqliteBackend(Backend):
             is_whole = True
         finally:
             with self._pooling:
-                has_room = self._is_created and len(self._readers) < 2 * _READERS
+                has_room = self._writer.has_tables and len(self._readers) < 2 * _READERS
                 if is_whole and has_room and not self._is_forking and connection is not None:
                     self._readers.append(connection)
                 elif connection is not None:
@@ -276,7 +267,7 @@ class SqliteBackend(Backend):
         jobs: list[Job] = []
         try:
             if self._join(jobs):
-                self._transact(jobs)
+                self._writer.transact(jobs, self._answer, lambda: self._join(jobs))
         except Exception as error:  # noqa: BLE001 - each waiting caller gets it
             for job in jobs:
                 job.error = job.error or for_another(error)
@@ -296,125 +287,13 @@ class SqliteBackend(Backend):
             self._waiting.clear()
         return late
 
-    def _transact(self, jobs: list[Job]) -> None:
-        """Answer requests in one transaction: all flushed together, each failing alone.
-
-        Who comes while the others are answered joins them.
-        """
-        if self._writer is None and all(job.request is RECLAIM for job in jobs):
-            return  # closed meanwhile: the next one goes on with it
-        with translate(self._source.name, jobs[0].request if len(jobs) == 1 else None):
-            connection = self._opened()
-            if jobs[0].request is None and len(jobs) == 1:
-                return
-            if not self._is_reserved:
-                self._source.reserve(connection)
-                self._is_reserved = True
-            cursor = connection.cursor()
-            cursor.row_factory = None
-            self._reclaimer.renew()
-            try:
-                self._begin(connection, cursor)
-                if len(jobs) > 1:
-                    for job in jobs:
-                        self._answer_apart(cursor, job)
-                elif not self._answer(cursor, jobs[0]):
-                    self._abandon(connection)
-                    return
-                while len(jobs) < _LARGEST_GROUP and (late := self._join(jobs)):
-                    for job in late:
-                        self._answer_apart(cursor, job)
-                self._commit(connection, cursor)
-            except BaseException:
-                self._abandon(connection)
-                raise
-
-    def _answer(self, cursor: sqlite3.Cursor, job: Job) -> bool:
-        """Answer a request; False where what it did is not to be kept."""
-        request = job.request
-        if request is None:
-            return True
+    def _answer(self, cursor: sqlite3.Cursor, request: Request | Reclaim) -> Any:
+        """Answer a request in the transaction that is under way."""
         now = self.clock()
         if self._refreshes and (thread_id := _refreshed(request)) is not None:
             self._thread_rows.refresh(cursor, thread_id, now)
         answer = self._reads.get(type(request)) or self._changes[type(request)]
-        job.reply = answer(cursor, request, now)
-        lacks_chunks = isinstance(request, (Commit, Write)) and job.reply
-        return not lacks_chunks
-
-    def _answer_apart(self, cursor: sqlite3.Cursor, job: Job) -> None:
-        """Answer a request so that its failure leaves its neighbours alone."""
-        cursor.execute("SAVEPOINT request")
-        is_kept = False
-        try:
-            with translate(self._source.name, job.request):
-                is_kept = self._answer(cursor, job)
-        except Exception as error:  # its caller gets it, its neighbours go on
-            if not cursor.connection.in_transaction:
-                raise  # SQLite rolled all of it back, for want of room for example
-            job.error = error
-        if not is_kept:
-            cursor.execute("ROLLBACK TO request")
-        cursor.execute("RELEASE request")
-
-    def _opened(self) -> sqlite3.Connection:
-        """The writer's connection, its tables there."""
-        if self._writer is None:
-            self._writer = self._source.open()
-        if not self._is_created:
-            self._create(self._writer)
-            self._is_created = True
-        return self._writer
-
-    def _create(self, connection: sqlite3.Connection) -> None:
-        """See to the tables; without a lock where they are there."""
-        cursor = connection.cursor()
-        cursor.row_factory = None
-        if self._found_layout(cursor) == LAYOUT:
-            return
-        self._begin(connection, cursor)
-        try:
-            if self._found_layout(cursor) != LAYOUT:  # nobody was faster
-                self._tables.create(cursor)
-            self._commit(connection, cursor)
-        except BaseException:
-            self._abandon(connection)
-            raise
-
-    def _found_layout(self, cursor: sqlite3.Cursor) -> int | None:
-        """The layout of the tables, None where there are none.
-
-        Raises:
-            FormatTooNew: It is newer than this version's.
-        """
-        found = self._tables.stored_layout(cursor)
-        if found is not None and found > LAYOUT:
-            raise FormatTooNew(
-                f"{self._source.name}: tables of layout {found}, this version of "
-                f"holdfast reads up to {LAYOUT}. Upgrade holdfast to use them."
-            )
-        return found
-
-    def _begin(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor) -> None:
-        # A given connection may be in a transaction: by its settings, or its owner's own,
-        # which must not be lost when a request of ours is taken back.
-        self._is_joined = connection.in_transaction
-        cursor.execute("SAVEPOINT holdfast" if self._is_joined else "BEGIN IMMEDIATE")
-
-    def _commit(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor) -> None:
-        if getattr(connection, "autocommit", None) is False:
-            connection.commit()
-        else:
-            cursor.execute("COMMIT")
-
-    def _abandon(self, connection: sqlite3.Connection) -> None:
-        # The error that led here is the one to report.
-        with suppress(sqlite3.Error):
-            if self._is_joined:
-                connection.execute("ROLLBACK TO holdfast")
-                connection.execute("RELEASE holdfast")
-            elif connection.in_transaction:
-                connection.execute("ROLLBACK")
+        return answer(cursor, request, now)
 
 
 def _refreshed(request: Any) -> str | None:
