@@ -11,8 +11,8 @@ use super::matcher::{Candidate, Matcher};
 use super::memo::{span, Memo, Outline, Trees};
 use super::pieces::{cut_around, cut_msgpack, cut_opaque, Piece};
 use super::reader::LONGEST_VALUE;
-use super::source::Source;
-use super::tree::{Grown, Page};
+use super::source::{Gap, Source};
+use super::tree::{Grown, Page, Span};
 use super::value::{Body, Root, Value};
 use crate::error::{Error, Result};
 
@@ -44,6 +44,17 @@ pub struct Shipment {
     /// Children before parents.
     pub chunks: Vec<Id>,
     pub frontier: Vec<Id>,
+}
+
+/// What a value is cut into.
+#[derive(Default)]
+struct Leaves {
+    /// How many the value begins with that the last value begins with, too.
+    shared: usize,
+    /// Those behind them, with their bytes where the last value has them somewhere.
+    known: Vec<(Id, Option<Arc<[u8]>>)>,
+    spans: Vec<Span>,
+    literals: Vec<(u64, Vec<u8>)>,
 }
 
 impl<S: AsRef<[u8]>> Default for Draft<S> {
@@ -85,27 +96,54 @@ impl<S: AsRef<[u8]>> Draft<S> {
             return Ok((value, Outline::default()));
         }
         let Source { written, gaps } = source;
-        let bytes = written.as_ref();
-        let pieces = if !gaps.is_empty() {
-            cut_around(bytes, gaps.iter().map(|(at, _)| *at))?
-        } else if tag == MSGPACK {
-            cut_msgpack(bytes)
-        } else {
-            cut_opaque(bytes)
+        let pieces = cut(tag, written.as_ref(), &gaps)?;
+        let Leaves {
+            shared,
+            known,
+            spans,
+            literals,
+        } = self.leaves(written.as_ref(), &gaps, pieces, size, memo);
+        self.sources.push(written);
+        let (trees, pages) = self.pages(spans, shared, memo);
+        let base = memo.map(|memo| (memo.clone(), shared));
+        self.begun.extend(base.clone());
+        let value = Value {
+            tag: tag.to_vec(),
+            body: Body::Tree(Root {
+                literals,
+                spans: trees.whole.root(),
+            }),
         };
+        let outline = Outline {
+            base,
+            leaves: known,
+            pages,
+            trees,
+        };
+        Ok((value, outline))
+    }
+
+    /// Plan the leaves of a value of `size` bytes, `bytes` of which are the next source.
+    fn leaves(
+        &mut self,
+        bytes: &[u8],
+        gaps: &[Gap],
+        pieces: Vec<Piece>,
+        size: usize,
+        memo: Option<&Arc<Memo>>,
+    ) -> Leaves {
+        let at = self.sources.len();
         let literal: usize = pieces.iter().map(Piece::literal).sum();
         let mut matcher = Matcher::new(memo.map(|memo| &**memo), (size - literal) as u64);
-        let at = self.sources.len();
-        let mut shared = 0;
-        let mut leaves = Vec::new();
-        let mut literals = Vec::new();
-        let mut spans = Vec::new();
+        let mut leaves = Leaves::default();
         let mut offset = 0u64;
         for piece in pieces {
             let joined;
             let leaf = match &piece {
                 Piece::Literal(range) => {
-                    literals.push((offset, bytes[range.clone()].to_vec()));
+                    leaves
+                        .literals
+                        .push((offset, bytes[range.clone()].to_vec()));
                     continue;
                 }
                 Piece::Leaf(range) => Candidate::Bytes(&bytes[range.clone()]),
@@ -115,8 +153,8 @@ impl<S: AsRef<[u8]>> Draft<S> {
                     Candidate::Bytes(&joined)
                 }
             };
-            if leaves.is_empty() && matcher.goes_on(leaf) {
-                shared += 1;
+            if leaves.known.is_empty() && matcher.goes_on(leaf) {
+                leaves.shared += 1;
                 offset += leaf.length() as u64;
                 continue;
             }
@@ -132,10 +170,20 @@ impl<S: AsRef<[u8]>> Draft<S> {
                     self.planned.entry(id).or_insert_with(plan);
                 }
             }
-            leaves.push((id, known));
-            spans.push(span(id, leaf.length()));
+            leaves.known.push((id, known));
+            leaves.spans.push(span(id, leaf.length()));
             offset += leaf.length() as u64;
         }
+        leaves
+    }
+
+    /// Plan the pages over leaves, which follow the first `shared` of `memo`.
+    fn pages(
+        &mut self,
+        spans: Vec<Span>,
+        shared: usize,
+        memo: Option<&Arc<Memo>>,
+    ) -> (Trees, Vec<Arc<Page>>) {
         let mut grown = Vec::new();
         let mut trees = match memo {
             Some(memo) => memo.trees(shared, &mut grown),
@@ -152,23 +200,7 @@ impl<S: AsRef<[u8]>> Draft<S> {
             }
             pages.push(page);
         }
-        let base = memo.map(|memo| (memo.clone(), shared));
-        self.begun.extend(base.clone());
-        self.sources.push(written);
-        let value = Value {
-            tag: tag.to_vec(),
-            body: Body::Tree(Root {
-                literals,
-                spans: trees.whole.root(),
-            }),
-        };
-        let outline = Outline {
-            base,
-            leaves,
-            pages,
-            trees,
-        };
-        Ok((value, outline))
+        (trees, pages)
     }
 
     /// Add nodes of a manifest, that were planned elsewhere.
@@ -296,11 +328,21 @@ impl<S: AsRef<[u8]>> Draft<S> {
     }
 }
 
+fn cut(tag: &[u8], bytes: &[u8], gaps: &[Gap]) -> Result<Vec<Piece>> {
+    if !gaps.is_empty() {
+        cut_around(bytes, gaps.iter().map(|(at, _)| *at))
+    } else if tag == MSGPACK {
+        Ok(cut_msgpack(bytes))
+    } else {
+        Ok(cut_opaque(bytes))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::chunk::references;
     use super::super::reader::{load, parts, Reader};
-    use super::super::source::{Gap, Known};
+    use super::super::source::Known;
     use super::*;
 
     fn message(n: u32) -> Vec<u8> {
