@@ -7,6 +7,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeAlias
 
 from holdfast.backends.base import TOMBSTONE_SECONDS, Fence, Predecessor, Row, StoredWrite
@@ -129,6 +130,14 @@ class State:
         """Whether somebody holds the lease."""
         lease = self.leases.get(thread_id)
         return lease is not None and lease.until is not None and lease.until > self.clock()
+
+    def drop_old_leases(self, most: int | None = None) -> None:
+        """Forget those that were taken and ended so long ago that nobody asks for them any more;
+        `most` of those that stand first."""
+        oldest = self.clock() - TOMBSTONE_SECONDS
+        for thread_id, lease in [*islice(self.leases.items(), most)]:
+            if lease.token < milliseconds(oldest) and (lease.until or 0) < oldest:
+                del self.leases[thread_id]
 
     def check_deleted(self, thread_id: str, follows: Sequence[Predecessor]) -> None:
         """Raise `ThreadDeleted`, as `Commit` says."""

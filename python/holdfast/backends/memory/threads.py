@@ -54,6 +54,7 @@ class Threads:
             last = 0 if lease is None else lease.token
             # A time, so that it is greater also when the last one is not known any more.
             lease = Lease(max(last + 1, milliseconds(now)), None)
+            self._state.drop_old_leases(most=2)
             self._state.leases[request.thread_id] = lease
         lease.until = now + request.seconds
         return lease.token, request.seconds
@@ -95,6 +96,7 @@ class Threads:
     def _visit(self, request: Visit) -> tuple[list[Visited], bytes | None]:
         after = (request.cursor or b"").decode("utf-8", "surrogatepass")
         now = self._state.clock()
+        self._state.drop_old_leases()
         every = sorted({*self._state.threads, *self._state.tombstones, *self._state.leases})
         start = bisect_right(every, after) if request.cursor is not None else 0
         page = every[start : start + request.limit]
