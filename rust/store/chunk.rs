@@ -218,6 +218,11 @@ struct Head<'a> {
 }
 
 fn head(stored: &[u8]) -> Result<Head<'_>> {
+    if stored.is_empty() {
+        return Err(Error::corrupt(
+            "it is named, but gone. If this is Redis, look at the server's eviction policy",
+        ));
+    }
     let mut input = Input::new(stored);
     let first = input.byte()?;
     let (format, flags) = (first >> 4, first & 0x0f);

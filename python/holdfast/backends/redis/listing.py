@@ -8,7 +8,7 @@ from typing import Any
 from holdfast.backends.base import ChunkIds, ThreadRow, Threads, Visit, Visited, Weigh
 from holdfast.backends.redis.changing import Changing
 from holdfast.backends.redis.names import Names, decode, encode, members_of, pairs, place_of, row
-from holdfast.backends.redis.reads import chunk_page, lost
+from holdfast.backends.redis.reads import chunk_page
 from holdfast.backends.redis.scripts import Command, Trips, call
 
 # Threads, or checkpoints, that one round trip looks at.
@@ -99,8 +99,6 @@ class Listing:
                     gone.append(thread_id)
                 continue
             epoch, created, expires, counts, ns, id, stored, writes, chunks = reply
-            if stored is None:
-                raise lost(thread_id, decode(ns), id)
             rows.append(
                 ThreadRow(
                     thread_id,

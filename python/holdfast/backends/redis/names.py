@@ -117,11 +117,14 @@ def row(
     thread_id: str,
     checkpoint_ns: str,
     checkpoint_id: bytes,
-    stored: bytes,
-    writes: Any,
+    stored: bytes | None = None,
+    writes: Any = (),
     chunks: Sequence[bytes] = (),
 ) -> Row:
-    """A checkpoint as scripts reply it."""
+    """A checkpoint as scripts reply it: where an index names it and it is gone, without a record,
+    which whoever opens it is told."""
+    if stored is None:
+        return Row(thread_id, checkpoint_ns, decode(checkpoint_id), b"", [], {})
     return Row(
         thread_id,
         checkpoint_ns,

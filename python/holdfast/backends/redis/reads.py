@@ -36,7 +36,6 @@ from holdfast.backends.redis.names import (
     writes_of,
 )
 from holdfast.backends.redis.scripts import Command, Trips, call
-from holdfast.errors import corrupted
 
 # Ids of one HMGET: longer ones make other clients wait.
 _CHUNKS = 1000
@@ -91,11 +90,9 @@ class Reads:
         reply = yield from self._read(thread_id, command)
         if reply is None:
             return None
-        if len(reply) == 2:
-            raise lost(thread_id, ns, reply[1])
-        _, checkpoint_id, stored, writes, chunks = reply
-        found = row(thread_id, ns, checkpoint_id, stored, writes, chunks)
-        self._last.note(thread_id, ns, found.record)
+        found = row(thread_id, ns, *reply[1:])
+        if found.record:
+            self._last.note(thread_id, ns, found.record)
         return found
 
     def _read(self, thread_id: str, command: Command) -> Reply:
@@ -331,17 +328,5 @@ def _rows(thread_id: str, reply: Any) -> list[Row]:
     _, found, chunks = reply
     rows: list[Row] = []
     for ns, id, stored, writes in found:
-        if stored is None:
-            raise lost(thread_id, decode(ns), id)
         rows.append(row(thread_id, decode(ns), id, stored, writes, () if rows else chunks))
     return rows
-
-
-def lost(thread_id: str, checkpoint_ns: str, checkpoint_id: bytes) -> Exception:
-    """The error for a record that the index names and that is not there."""
-    return corrupted(
-        thread_id,
-        checkpoint_ns,
-        decode(checkpoint_id),
-        "the index names it, but its record is gone. Check the server's eviction policy",
-    )

@@ -4,16 +4,16 @@
 -- Reply: life, rows of id, record and writes
 local meta, index = unpack(KEYS)
 local namespace, checkpoints, all_writes, limit, id = unpack(ARGV, 1, 5)
-local life = life_of(meta)
-if not life then
+local life, has_namespace = life_of(meta, namespace)
+if not has_namespace then
   return { '', {} }
 end
 local rows, seen = {}, {}
 id = id or redis.call('LINDEX', index, -1) or ''
 while id ~= '' and not seen[id] and #rows < tonumber(limit) do
   seen[id] = true
-  local stored = redis.call('GET', join(checkpoints, namespace, id))
-  if not stored or string.sub(stored, 1, 4) ~= life then
+  local stored = record_at(join(checkpoints, namespace, id), life)
+  if not stored then
     break
   end
   rows[#rows + 1] = { id, stored, redis.call('HGETALL', join(all_writes, namespace, id)) }

@@ -143,13 +143,21 @@ local function add_pages_of_writes(writes, known, front)
   end
 end
 
--- The life of a thread; nil where there is none, or one that is being removed or has expired.
-local function life_of(meta)
-  local life, expires = unpack(redis.call('HMGET', meta, 'life', 'expires'))
+-- The life of a thread; nil where there is none, or one that is being removed or has expired. And
+-- whether it has checkpoints in a namespace: an index that it does not know is of an earlier life.
+local function life_of(meta, namespace)
+  local life, expires, has = unpack(redis.call('HMGET', meta, 'life', 'expires', 'ns:' .. (namespace or '')))
   if not life or is_past(expires) then
-    return nil
+    return nil, false
   end
-  return life
+  return life, has
+end
+
+-- A record as it is stored, if it is of this life: any other is damaged, where an index of this life
+-- names it.
+local function record_at(key, life)
+  local stored = redis.call('GET', key)
+  return stored and string.sub(stored, 1, 4) == life and stored
 end
 
 -- Do what can wait on a server that refuses to write for the moment; false where it has to.

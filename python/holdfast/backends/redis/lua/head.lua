@@ -7,8 +7,8 @@
 local meta, blobs, index, checkpoint, writes = unpack(KEYS)
 local namespace, checkpoints, all_writes, count = unpack(ARGV, 1, 4)
 local id = ARGV[5 + count]
-local life = life_of(meta)
-if not life then
+local life, has_namespace = life_of(meta, namespace)
+if not has_namespace then
   return false
 end
 if not id then
@@ -19,10 +19,10 @@ if not id then
   checkpoint = join(checkpoints, namespace, id)
   writes = join(all_writes, namespace, id)
 end
-local stored = redis.call('GET', checkpoint)
-if not stored or string.sub(stored, 1, 4) ~= life then
+local stored = record_at(checkpoint, life)
+if not stored then
   -- Asked for by its id it may never have been there; the index tells.
-  if #KEYS == 5 and not redis.call('LPOS', index, id) then
+  if redis.call('LINDEX', index, position(index, id)) ~= id then
     return false
   end
   return { life, id }

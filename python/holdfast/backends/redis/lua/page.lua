@@ -13,14 +13,14 @@ local meta, blobs = unpack(KEYS)
 local indexes, checkpoints, all_writes, limit, ids_alone, has_namespace, namespace, has_id, only,
   has_before, before, cursor, cursor_id, cursor_namespace = unpack(ARGV, 1, 14)
 limit = tonumber(limit)
-local life = life_of(meta)
+local life, is_known = life_of(meta, namespace)
 if not life then
   return { '', {}, {} }
 end
 
 local namespaces = {}
 if has_namespace == '1' then
-  namespaces[1] = namespace
+  namespaces[1] = is_known and namespace or nil
 else
   for _, field in ipairs(redis.call('HKEYS', meta)) do
     if string.sub(field, 1, 3) == 'ns:' then
@@ -81,7 +81,7 @@ while count < limit and #heads > 0 do
     rows[#rows + 1] = head.of
     rows[#rows + 1] = head.id
   else
-    local stored = redis.call('GET', join(checkpoints, head.of, head.id))
+    local stored = record_at(join(checkpoints, head.of, head.id), life)
     local pending = redis.call('HGETALL', join(all_writes, head.of, head.id))
     if stored then
       local _, at = parent_of(stored)

@@ -28,8 +28,8 @@ end
 if not first then
   return {}
 end
-local id = redis.call('LINDEX', join(indexes, first), -1)
-local stored = redis.call('GET', join(checkpoints, first, id))
+local id = redis.call('LINDEX', join(indexes, first), -1) or ''
+local stored = record_at(join(checkpoints, first, id), life)
 local pending = redis.call('HGETALL', join(all_writes, first, id))
 local known, front = {}, {}
 if stored then

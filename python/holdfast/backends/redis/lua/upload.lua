@@ -5,7 +5,7 @@
 -- KEYS: meta, blobs, threads
 -- ARGV: operation, keep, ttl in milliseconds or '', fence, what the commit follows, thread, base
 --       of checkpoint keys, pairs of chunk id and bytes
--- Reply: 0 or SOON; DYING, DELETED, FENCED or RENEW
+-- Reply: 0 or SOON; DYING, DELETED, ORPHANED, FENCED or RENEW
 local meta, blobs, threads = unpack(KEYS)
 local operation, keep, ttl, fence, follows, thread_id, checkpoints = unpack(ARGV, 1, 7)
 local thread = look(meta, { operation })
@@ -17,6 +17,9 @@ if is_fenced(thread, fence) then
 end
 if is_late_after(thread, follows, checkpoints) then
   return DELETED
+end
+if is_orphaned(thread, follows, checkpoints) then
+  return ORPHANED
 end
 if not plan(thread, ttl) then
   return RENEW
