@@ -53,6 +53,8 @@ def _walk(
     seen: set[str] = set()
     start, limit = place.checkpoint_id, _FIRST_ANCESTORS
     is_target = True
+    older: str | None = None
+    versioned: set[str] = set()
     while remaining:
         rows: list[Row] = yield Ancestors(place.thread_id, place.checkpoint_ns, start, limit)
         records = [reader.record(row.record) for row in rows]
@@ -61,10 +63,15 @@ def _walk(
         for row, record in zip(rows, records, strict=True):
             if row.checkpoint_id in seen or not remaining:
                 continue
+            if not is_target and row.checkpoint_id != older:
+                # The store's own note of the parent is damaged: the record's has a checksum.
+                break
             fresh = True
             seen.add(row.checkpoint_id)
+            older = record.parent_id
             if is_target:
                 is_target = False
+                versioned = remaining.intersection(record.versions())
                 continue
             writes = open_writes(reader, row.writes)
             for task_id, write in reversed(writes):
@@ -75,6 +82,8 @@ def _walk(
                 remaining.discard(channel)
         # A loop of parents, which only damage can make, brings nothing new.
         if len(rows) < limit or not fresh:
+            if older and older not in seen and versioned & remaining:
+                raise MissingChunk(f"its ancestor {older!r} is gone, which it is rebuilt from")
             break
         start, limit = rows[-1].checkpoint_id, _MORE_ANCESTORS
 

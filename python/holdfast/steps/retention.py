@@ -23,7 +23,7 @@ from holdfast.backends.base import (
     new_operation_id,
 )
 from holdfast.drive import Steps
-from holdfast.errors import CheckpointCorrupted, reading
+from holdfast.errors import CheckpointCorrupted, StoreTimeout, reading
 from holdfast.ids import made
 from holdfast.steps.garbage import collect_garbage
 from holdfast.steps.history import History, Item, Key, read_history
@@ -214,14 +214,21 @@ def thin(
     now: float | None = None,
 ) -> Steps[Thinning | None]:
     """Remove the checkpoints that `choose` does not keep and no kept one is rebuilt from; what was
-    done, None where the thread has no checkpoints. Their chunks stay for now."""
+    done, None where the thread has no checkpoints. Their chunks stay for now.
+
+    Raises:
+        StoreTimeout: The thread changed each time between the look at it and the removal.
+    """
     for attempt in range(ATTEMPTS):
         plan = yield from plan_thinning(core, serde, thread_id, choose, attempt, known, now)
         if plan is None:
             return None
         if (yield from carry_out(core, plan)):
             return plan
-    return None
+    raise StoreTimeout(
+        f"thread {thread_id!r} changed {ATTEMPTS} times while its old checkpoints were to be "
+        "removed: nothing of it was removed. Repeat this when less is written to it."
+    )
 
 
 def carry_out(core: Core, plan: Thinning) -> Steps[bool]:
