@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,14 +11,15 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from holdfast._core import Core, Reader
+from holdfast._core import Core, CoreError, Reader
 from holdfast.backends.base import Chunks, Cursor, Page, Row
 from holdfast.drive import Steps
-from holdfast.errors import reading
+from holdfast.errors import CheckpointCorrupted, FormatTooNew, reading
 from holdfast.steps.load import Loaded, load, read_metadata
 
 _FIRST_PAGE = 16
 _LARGEST_PAGE = 128
+_UNREADABLE = (CheckpointCorrupted, FormatTooNew)
 
 
 @dataclass(slots=True)
@@ -71,14 +73,21 @@ def list_page(core: Core, serde: SerializerProtocol, listing: Listing) -> Steps[
         )
     listing.is_done = len(rows) < listing.page
     if rows:
-        last = rows[-1]
-        listing.cursor = Cursor(last.checkpoint_id, last.thread_id, last.checkpoint_ns)
+        listing.cursor = _cursor_at(rows[-1])
     listing.page = min(listing.page * 4, _LARGEST_PAGE)
     page: list[Loaded] = []
     matching = yield from _matching(core, serde, rows, listing.filter)
     readers = yield from _prefetch(core, matching)
     for row in matching:
-        loaded = yield from load(core, serde, row, readers[row.thread_id])
+        try:
+            loaded = yield from load(core, serde, row, readers[row.thread_id])
+        except _UNREADABLE:
+            if not page:
+                raise
+            # What is in front of it is given first; the next page begins with it.
+            listing.cursor = _cursor_at(page[-1].row)
+            listing.is_done = False
+            break
         if loaded is not None:
             page.append(loaded)
             if listing.limit is not None and len(page) == listing.limit:
@@ -89,15 +98,23 @@ def list_page(core: Core, serde: SerializerProtocol, listing: Listing) -> Steps[
     return page
 
 
+def _cursor_at(row: Row) -> Cursor:
+    return Cursor(row.checkpoint_id, row.thread_id, row.checkpoint_ns)
+
+
 def _matching(
     core: Core, serde: SerializerProtocol, rows: Sequence[Row], wanted: Mapping[str, Any]
 ) -> Steps[list[Row]]:
-    """The rows whose metadata holds what is wanted."""
+    """The rows whose metadata holds what is wanted, or cannot be read: loading them says why."""
     if not wanted:
         return list(rows)
     matching = []
     for row in rows:
-        metadata = yield from read_metadata(core, serde, row)
+        try:
+            metadata = yield from read_metadata(core, serde, row)
+        except _UNREADABLE:
+            matching.append(row)
+            continue
         if metadata is not None and all(
             metadata.get(key) == value for key, value in wanted.items()
         ):
@@ -106,24 +123,38 @@ def _matching(
 
 
 def _prefetch(core: Core, rows: Sequence[Row]) -> Steps[dict[str, Reader]]:
-    """Fetch what a page refers to: one round trip for each thread on it."""
+    """Fetch what a page refers to: one round trip for each thread on it. What is damaged is left
+    out: loading the row that needs it says so."""
     readers: dict[str, Reader] = {}
     for thread_id in {row.thread_id for row in rows}:
         readers[thread_id] = reader = core.reader(thread_id)
         of_thread = [row for row in rows if row.thread_id == thread_id]
         for row in of_thread:
-            with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
-                reader.add(list(row.chunks.items()))
+            _add_whole(reader, row.chunks)
         ids = {id for row in of_thread for id in _unread(reader, row)}
         if ids:
-            with reading(thread_id, "*", "*"):
-                chunks = yield Chunks(thread_id, list(ids), partial(core.lacking, thread_id))
-                reader.add(list(chunks.items()))
+            _add_whole(
+                reader, (yield Chunks(thread_id, list(ids), partial(core.lacking, thread_id)))
+            )
     return readers
 
 
-def _unread(reader: Reader, row: Row) -> Iterator[bytes]:
-    with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
-        yield from reader.missing(reader.record(row.record))
+def _add_whole(reader: Reader, chunks: Mapping[bytes, bytes]) -> None:
+    """Add chunks, without those that are damaged."""
+    try:
+        reader.add(list(chunks.items()))
+    except CoreError:
+        for chunk in chunks.items():
+            with suppress(CoreError):
+                reader.add([chunk])
+
+
+def _unread(reader: Reader, row: Row) -> list[bytes]:
+    """What a row refers to and the reader lacks; nothing where that cannot be told."""
+    try:
+        ids = reader.missing(reader.record(row.record))
         for write in row.writes:
-            yield from reader.missing_write(reader.write(write.data))
+            ids += reader.missing_write(reader.write(write.data))
+    except CoreError:
+        return []
+    return ids

@@ -138,7 +138,6 @@ def predates_sends(record: Record, checkpoint: Mapping[str, Any]) -> bool:
 def _load(core: Core, serde: SerializerProtocol, row: Row, reader: Reader) -> Steps[Loaded]:
     """Fetch what a row refers to."""
     thread_id = row.thread_id
-    reader.add(list(row.chunks.items()))
     record = reader.record(row.record)
     writes = open_writes(reader, row.writes)
     opened = [write for _, write in writes]
@@ -160,12 +159,15 @@ def _load(core: Core, serde: SerializerProtocol, row: Row, reader: Reader) -> St
 def load(
     core: Core, serde: SerializerProtocol, row: Row | None, reader: Reader | None = None
 ) -> Steps[Loaded | None]:
-    """Fetch what a row refers to. A chunk that is gone means that the checkpoint is gone
-    or was replaced meanwhile; only one that is unchanged is corrupt."""
+    """Fetch what a row refers to; the reader, if one is given, has what came along with it. A chunk
+    that is gone means that the checkpoint is gone or was replaced meanwhile; only one that is
+    unchanged is corrupt."""
     while row is not None:
         with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
             try:
-                reader = reader or core.reader(row.thread_id)
+                if reader is None:
+                    reader = core.reader(row.thread_id)
+                    reader.add(list(row.chunks.items()))
                 return (yield from _load(core, serde, row, reader))
             except MissingChunk as error:
                 missing, reader = error, None
