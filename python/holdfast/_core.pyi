@@ -24,6 +24,7 @@ __all__ = [
     "Write",
     "bundled",
     "bytea_array",
+    "children",
     "escape",
     "int8_array",
     "json",
@@ -258,3 +259,7 @@ def level(start: bytes) -> int:
 
 def references(stored: bytes) -> tuple[int, list[tuple[int, bytes]]]:
     """The level of a stored object and what it refers to, as pairs of level and id."""
+
+def children(id: bytes, stored: bytes) -> list[tuple[int, bytes]]:
+    """What a page refers to, as pairs of level and id. IntegrityError where its bytes are not those
+    of this id."""

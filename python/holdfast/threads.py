@@ -8,6 +8,10 @@ from datetime import datetime, timedelta, timezone
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MILLISECOND = timedelta(milliseconds=1)
+_FIRST, _LAST = (
+    (time.replace(tzinfo=timezone.utc) - _EPOCH) // _MILLISECOND
+    for time in (datetime.min, datetime.max)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +81,9 @@ class Swept:
 
 
 def to_datetime(milliseconds: int) -> datetime:
-    """The time (UTC) that is so many milliseconds after 1970."""
-    return _EPOCH + milliseconds * _MILLISECOND
+    """The time (UTC) that is so many milliseconds after 1970; the first or the last that there is
+    where it is beyond these."""
+    return _EPOCH + min(max(milliseconds, _FIRST), _LAST) * _MILLISECOND
 
 
 def to_milliseconds(time: datetime) -> int:

@@ -7,7 +7,7 @@ use pyo3::types::PyBytes;
 
 use super::error::caught;
 use crate::store::bundle;
-use crate::store::chunk::{self, Id};
+use crate::store::chunk::{self, Id, Ref};
 
 /// The level and the id of a chunk.
 type Reference<'py> = (u8, Bound<'py, PyBytes>);
@@ -23,11 +23,26 @@ pub fn to_id(bytes: &Bound<'_, PyBytes>) -> PyResult<Id> {
 #[pyfunction]
 pub fn references<'py>(py: Python<'py>, stored: &[u8]) -> PyResult<(u8, Vec<Reference<'py>>)> {
     let (level, references) = caught(|| Ok(chunk::references(stored)?))?;
-    let references = references
+    Ok((level, listed(py, &references)))
+}
+
+/// What a page refers to, once its bytes have been found to be those of this id.
+#[pyfunction]
+pub fn children<'py>(
+    py: Python<'py>,
+    id: &Bound<'py, PyBytes>,
+    stored: &[u8],
+) -> PyResult<Vec<Reference<'py>>> {
+    let id = to_id(id)?;
+    let page = caught(|| Ok(chunk::open_chunk(id, stored)?))?;
+    Ok(listed(py, &page.references))
+}
+
+fn listed<'py>(py: Python<'py>, references: &[Ref]) -> Vec<Reference<'py>> {
+    references
         .iter()
         .map(|r| (r.level, PyBytes::new(py, &r.id.0)))
-        .collect();
-    Ok((level, references))
+        .collect()
 }
 
 /// The level of a stored object, from its first two bytes.

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from holdfast._core import Core, references
+from holdfast._core import Core, children, references
 from holdfast.backends.base import ChunkIds, Chunks, Discard, Mark
 from holdfast.drive import Steps
 from holdfast.errors import reading
 
 BATCH = 1000
+_ID_BYTES = 16
 # So often other commits may come between before the rest is left to the next sweep.
 _LOST_RACES = 20
 
@@ -48,7 +49,9 @@ def collect_garbage(core: Core, thread_id: str) -> Steps[Collected]:
     if epoch is None:
         return Collected(0, 0, 0)
     chunks = yield from stored_chunks(thread_id)
-    sizes = {id: chunk.size for id, chunk in chunks.items() if id not in alive}
+    sizes = {
+        id: chunk.size for id, chunk in chunks.items() if id not in alive and len(id) == _ID_BYTES
+    }
     # Parents first: what a stored page lists is stored at every moment.
     garbage = sorted(sizes, key=lambda id: -chunks[id].level)
     removed = size = lost = 0
@@ -118,7 +121,8 @@ def _reached(thread_id: str, front: set[tuple[int, bytes]]) -> Steps[set[bytes] 
         pages = yield from read_pages(thread_id, [id for level, id in fresh if level > 0])
         if pages is None:
             return None
-        front = {reference for data in pages.values() for reference in references(data)[1]}
+        with reading(thread_id, "*", "*"):
+            front = {child for id, page in pages.items() for child in children(id, page)}
     return reached
 
 

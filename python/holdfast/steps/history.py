@@ -104,7 +104,8 @@ class History:
         return heads
 
     def needed_for_delta(self, kept: Iterable[Key]) -> set[Key]:
-        """Ancestors from which the delta channels of kept checkpoints are rebuilt."""
+        """Ancestors from which the delta channels of kept checkpoints are rebuilt. Where one of
+        them is gone, all that there is of the namespace: when that is mended it is needed."""
         if not self.has_delta_channels:
             return set()
         delta: dict[str, set[str]] = {}
@@ -118,7 +119,10 @@ class History:
             walked = {key}
             while open_channels:
                 parent = item.parent_key()
-                if parent is None or parent in walked or parent not in self.items:
+                if parent is None or parent in walked:
+                    break
+                if parent not in self.items:
+                    needed.update(other for other in self.items if other[0] == key[0])
                     break
                 walked.add(parent)
                 needed.add(parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from holdfast.steps.place import Place
 from holdfast.versions import next_version
 
 T = TypeVar("T")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def complete(
@@ -135,6 +137,14 @@ def predates_sends(record: Record, checkpoint: Mapping[str, Any]) -> bool:
     return record.parent_id is not None and isinstance(version, int) and version < 4
 
 
+def _check_id(checkpoint: Any, checkpoint_id: str) -> None:
+    """A record vouches for itself, but not for where it stands."""
+    held = checkpoint.get("id") if isinstance(checkpoint, dict) else None
+    # Serializers do not keep lone surrogates.
+    if isinstance(held, str) and held != checkpoint_id and not _SURROGATES.search(checkpoint_id):
+        raise IntegrityError(f"its record is that of checkpoint {held!r}")
+
+
 def _load(core: Core, serde: SerializerProtocol, row: Row, reader: Reader) -> Steps[Loaded]:
     """Fetch what a row refers to."""
     thread_id = row.thread_id
@@ -143,6 +153,7 @@ def _load(core: Core, serde: SerializerProtocol, row: Row, reader: Reader) -> St
     opened = [write for _, write in writes]
     yield from complete(core, reader, thread_id, lambda: _missing_of_row(reader, record, opened))
     checkpoint = serde.loads_typed(reader.skeleton(record))
+    _check_id(checkpoint, row.checkpoint_id)
     sends: list[tuple[str, Write]] = []
     if predates_sends(record, checkpoint):
         parent = (row.checkpoint_ns, record.parent_id or "")

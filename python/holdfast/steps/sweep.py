@@ -21,7 +21,7 @@ from holdfast.backends.base import (
     new_operation_id,
 )
 from holdfast.drive import Steps
-from holdfast.errors import CheckpointCorrupted, FormatTooNew, reading
+from holdfast.errors import CheckpointCorrupted, FormatTooNew, corrupted, reading
 from holdfast.steps.garbage import collect_garbage, garbage_beside
 from holdfast.steps.head import read_standing
 from holdfast.steps.keep import keep_all, keep_last
@@ -74,6 +74,8 @@ def sweep(core: Core, serde: SerializerProtocol, plan: Plan) -> Steps[Swept]:
 
 
 def _sweep_thread(core: Core, serde: SerializerProtocol, plan: Plan, one: Visited) -> Steps[Swept]:
+    if one.damage is not None:
+        raise corrupted(one.thread_id, "*", "*", one.damage)
     idle = plan.now - one.updated / 1000
     if one.is_leased:
         return Swept()  # somebody works with it
@@ -99,7 +101,8 @@ def _forget(one: Visited) -> Forget:
 
 def _remove(core: Core, plan: Plan, one: Visited) -> Steps[Swept]:
     """Remove a thread, unless it was written since it was visited."""
-    checkpoints, size = yield Weigh(one.thread_id)
+    with reading(one.thread_id, "*", "*"):
+        checkpoints, size = yield Weigh(one.thread_id)
     if not plan.dry_run:
         if not (yield _forget(one)):
             return Swept()

@@ -10,7 +10,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from holdfast._core import Core, references
 from holdfast.backends.base import Census, Expire, ThreadRow, Threads, Weigh, WritesOf
 from holdfast.drive import Steps
-from holdfast.errors import CheckpointCorrupted, FormatTooNew, reading
+from holdfast.errors import CheckpointCorrupted, FormatTooNew, corrupted, reading
 from holdfast.steps.garbage import read_pages, stored_chunks
 from holdfast.steps.head import Standing, read_standing
 from holdfast.threads import Thread, to_datetime, to_milliseconds
@@ -87,6 +87,8 @@ def _thread(
     """A thread as it is listed; None if it is not wanted, or went meanwhile."""
     stored = unshared = error = None
     try:
+        if row.damage is not None:
+            raise corrupted(row.thread_id, "*", "*", row.damage)
         standing = yield from read_standing(core, serde, row.head)
     except (CheckpointCorrupted, FormatTooNew) as unreadable:
         # The others are listed all the same.
@@ -96,8 +98,12 @@ def _thread(
     if listing.unfinished is not None and (error or standing.is_unfinished != listing.unfinished):
         return None
     if listing.sizes:
-        _, stored = yield Weigh(row.thread_id)
-        unshared = None if error else (yield from _unshared_bytes(row.thread_id))
+        try:
+            with reading(row.thread_id, "*", "*"):
+                _, stored = yield Weigh(row.thread_id)
+            unshared = None if error else (yield from _unshared_bytes(row.thread_id))
+        except (CheckpointCorrupted, FormatTooNew) as unreadable:
+            error = error or str(unreadable)
     return Thread(
         thread_id=row.thread_id,
         namespaces=sorted(row.namespaces),

@@ -11,6 +11,7 @@ from holdfast.backends.last_records import LastRecords
 from holdfast.backends.redis.changing import SOON, Changing
 from holdfast.backends.redis.names import (
     Names,
+    decode,
     encode,
     fence_of,
     follows_of,
@@ -20,6 +21,7 @@ from holdfast.backends.redis.names import (
     write_field,
 )
 from holdfast.backends.redis.scripts import Trips, call, call_for_group
+from holdfast.errors import corrupted
 
 # Bytes of one command: above, other clients would wait, and leaves are sent ahead.
 _LARGEST = 1 << 20
@@ -185,7 +187,10 @@ class Changes:
             *names.bases(target),
             names.runs,
         )
-        yield from self._changing.change(target, command)
+        reply = yield from self._changing.change(target, command)
+        if isinstance(reply, list):
+            ns, id = map(decode, reply)
+            raise corrupted(source, ns, id, "its record is gone or damaged; nothing was copied")
 
     def _copy_ahead(self, request: Copy) -> Trips[None]:
         """Send a large thread's leaves in slices, so that one script has less to do."""

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from holdfast.backends.base import ChunkIds, ThreadRow, Threads, Visit, Visited, Weigh
+from holdfast._core import IntegrityError
+from holdfast.backends.base import ChunkIds, Row, ThreadRow, Threads, Visit, Visited, Weigh
 from holdfast.backends.redis.changing import Changing
-from holdfast.backends.redis.names import Names, decode, encode, members_of, pairs, place_of, row
+from holdfast.backends.redis.names import (
+    Names,
+    decode,
+    encode,
+    members_of,
+    number,
+    pairs,
+    place_of,
+    row,
+)
 from holdfast.backends.redis.reads import chunk_page
 from holdfast.backends.redis.scripts import Command, Trips, call
 
@@ -98,18 +108,12 @@ class Listing:
                 if reply is None:
                     gone.append(thread_id)
                 continue
-            epoch, created, expires, counts, ns, id, stored, writes, chunks = reply
-            rows.append(
-                ThreadRow(
-                    thread_id,
-                    int(epoch),
-                    int(created),
-                    updated,
-                    int(expires) if expires else None,
-                    dict(sorted((decode(of), int(count)) for of, count in pairs(counts))),
-                    row(thread_id, decode(ns), id, stored, writes, chunks),
-                )
-            )
+            try:
+                rows.append(_listed(thread_id, updated, reply))
+            except IntegrityError as error:
+                head = Row(thread_id, "", "", b"")
+                damaged = ThreadRow(thread_id, 0, updated, updated, None, {}, head, str(error))
+                rows.append(damaged)
         yield from self._tidy(gone)
         return rows
 
@@ -185,6 +189,19 @@ class Listing:
                 return checkpoints, size + sum(sizes.values())
 
 
+def _listed(thread_id: str, updated: int, reply: Any) -> ThreadRow:
+    epoch, created, expires, counts, ns, id, stored, writes, chunks = reply
+    return ThreadRow(
+        thread_id,
+        number(epoch),
+        number(created),
+        updated,
+        number(expires) if expires else None,
+        dict(sorted((decode(of), int(count)) for of, count in pairs(counts))),
+        row(thread_id, decode(ns), id, stored, writes, chunks),
+    )
+
+
 def _is_dying(state: Sequence[Any]) -> bool:
     life, epoch, *_ = state
     return life is None and epoch is not None
@@ -192,11 +209,14 @@ def _is_dying(state: Sequence[Any]) -> bool:
 
 def _visited(thread_id: str, updated: int, state: Sequence[Any]) -> Visited:
     life, epoch, expires, deleted, held, _, now = state
-    return Visited(
-        thread_id,
-        int(epoch or 0),
-        updated if life is not None or deleted is None else int(deleted),
-        is_expired=life is not None and expires is not None and int(expires) <= now,
-        is_deleted=life is None,
-        is_leased=held is not None and int(held) > now,
-    )
+    try:
+        return Visited(
+            thread_id,
+            number(epoch or b"0"),
+            updated if life is not None or deleted is None else number(deleted),
+            is_expired=life is not None and expires is not None and number(expires) <= now,
+            is_deleted=life is None,
+            is_leased=held is not None and number(held) > now,
+        )
+    except IntegrityError as error:
+        return Visited(thread_id, 0, updated, False, False, False, str(error))

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from holdfast._core import Keys
+from holdfast._core import IntegrityError, Keys
 from holdfast.backends.base import Fence, Predecessor, Row, StoredWrite
 from holdfast.errors import ConfigurationError
 
@@ -17,6 +17,7 @@ _INDEX = struct.Struct(">i")
 _LENGTH = struct.Struct(">H")
 _LONGEST_PARENT = 65_535  # what _LENGTH can say
 _LAST_TIME = (1 << 48) - 1
+_GREATEST_SCORE = float(1 << 53)
 
 
 def encode(id: str) -> bytes:
@@ -25,8 +26,27 @@ def encode(id: str) -> bytes:
 
 
 def decode(id: bytes) -> str:
-    """The id that was given to `encode`."""
-    return id.decode("utf-8", "surrogatepass")
+    """The id that was given to `encode`.
+
+    Raises:
+        IntegrityError: It is damaged.
+    """
+    try:
+        return id.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{id!r} stands where an id should be") from error
+
+
+def number(field: bytes | None) -> int:
+    """A number of a thread's hash.
+
+    Raises:
+        IntegrityError: It is damaged.
+    """
+    try:
+        return int(field or b"")
+    except ValueError as error:
+        raise IntegrityError(f"{field!r} stands where a number should be") from error
 
 
 def write_field(write: StoredWrite) -> bytes:
@@ -84,16 +104,25 @@ def part(operation: bytes, number: int) -> bytes:
 
 
 def place_of(field: bytes) -> tuple[str, str]:
-    """The namespace and id that common.lua's `orphan` made a field of."""
-    _, length, rest = field.split(b":", 2)
-    return decode(rest[: int(length)]), decode(rest[int(length) :])
+    """The namespace and id that common.lua's `orphan` made a field of.
+
+    Raises:
+        IntegrityError: It is damaged.
+    """
+    _, length, rest = field.split(b":", 2) if field.count(b":") > 1 else (b"", field, b"")
+    return decode(rest[: number(length)]), decode(rest[number(length) :])
 
 
 def members_of(reply: Any) -> list[tuple[str, int]]:
     """The members and scores of a sorted set: in turns, or paired where the protocol is RESP3."""
     if not reply or not isinstance(reply[0], (list, tuple)):
         reply = zip(reply[::2], reply[1::2], strict=True)
-    return [(decode(member), int(float(score))) for member, score in reply]
+    return [(decode(member), _whole(float(score))) for member, score in reply]
+
+
+def _whole(score: float) -> int:
+    """A score that only damage makes greater than all times is one that sorts like it."""
+    return int(min(max(score, -_GREATEST_SCORE), _GREATEST_SCORE))
 
 
 def pairs(reply: Any) -> Iterator[tuple[bytes, bytes]]:
@@ -105,12 +134,19 @@ def pairs(reply: Any) -> Iterator[tuple[bytes, bytes]]:
 
 
 def writes_of(reply: Any, life: bytes) -> list[StoredWrite]:
-    """The pending writes of a hash; not those of an earlier life of the thread."""
-    return [
-        StoredWrite(decode(field[4:]), _INDEX.unpack_from(field)[0], data[LIFE_BYTES:])
-        for field, data in pairs(reply)
-        if data[:LIFE_BYTES] == life
-    ]
+    """The pending writes of a hash; not those of an earlier life of the thread.
+
+    Raises:
+        IntegrityError: What says whose they are is damaged.
+    """
+    try:
+        return [
+            StoredWrite(decode(field[4:]), _INDEX.unpack_from(field)[0], data[LIFE_BYTES:])
+            for field, data in pairs(reply)
+            if data[:LIFE_BYTES] == life
+        ]
+    except struct.error as error:
+        raise IntegrityError("the name of a pending write is cut off") from error
 
 
 def row(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from holdfast._core import level, references
@@ -29,6 +30,7 @@ from holdfast.backends.redis.names import (
     decode,
     encode,
     members_of,
+    number,
     pairs,
     place_of,
     record_of,
@@ -36,6 +38,7 @@ from holdfast.backends.redis.names import (
     writes_of,
 )
 from holdfast.backends.redis.scripts import Command, Trips, call
+from holdfast.errors import corrupted
 
 # Ids of one HMGET: longer ones make other clients wait.
 _CHUNKS = 1000
@@ -43,6 +46,8 @@ _CHUNKS = 1000
 _BATCH = 500
 
 Reply = Trips[Any]
+Named: TypeAlias = tuple[str, str, str]
+"""A checkpoint as an index names it: its id, thread and namespace."""
 ChunkPage: TypeAlias = tuple[list[tuple[bytes, int, int]], bytes | None]
 
 
@@ -153,10 +158,15 @@ class Reads:
             command = self._page_of(request.thread_id, request)
             reply = yield from self._read(request.thread_id, command)
             return _rows(request.thread_id, reply)
-        rows = None
-        while rows is None:
-            rows = yield from self._page_of_all(request)
-        return rows
+        last: list[Named] = []
+        while True:
+            named, rows = yield from self._page_of_all(request)
+            if len(rows) == len(named):
+                return rows
+            if named == last:  # nothing went meanwhile: an index is damaged
+                found = {(row.checkpoint_id, row.thread_id, row.checkpoint_ns): row for row in rows}
+                return [found.get(one) or Row(one[1], one[2], one[0], b"") for one in named]
+            last = named
 
     def _page_of(self, thread_id: str, request: Page, *, ids_alone: bool = False) -> Command:
         names, after = self._names, request.cursor
@@ -180,11 +190,11 @@ class Reads:
             encode(cursor_ns),
         )
 
-    def _page_of_all(self, request: Page) -> Trips[list[Row] | None]:
+    def _page_of_all(self, request: Page) -> Trips[tuple[list[Named], list[Row]]]:
         """The greatest ids of all threads: two round trips for some hundred threads, and one
-        for their rows. None where one of them went meanwhile: a page that lacks a row would
-        be taken for the last."""
-        greatest: list[tuple[str, str, str]] = []
+        for their rows, which are fewer where one of them went meanwhile: a page that lacks a row
+        would be taken for the last."""
+        greatest: list[Named] = []
         cursor: Any = 0
         while True:
             (scanned,) = yield [("ZSCAN", self._names.threads(""), cursor, "COUNT", _BATCH)]
@@ -202,7 +212,7 @@ class Reads:
             if int(cursor) == 0:
                 break
         if not greatest:
-            return []
+            return [], []
         replies = yield [
             self._page_of(thread_id, Page(thread_id, ns, id, None, None, 1))
             for id, thread_id, ns in greatest
@@ -212,7 +222,7 @@ class Reads:
             for (_, thread_id, _), reply in zip(greatest, replies, strict=True)
             for one in _rows(thread_id, reply)
         ]
-        return rows if len(rows) == len(greatest) else None
+        return greatest, rows
 
     def _ancestors(self, request: Ancestors) -> Reply:
         names, thread_id, ns = self._names, request.thread_id, request.checkpoint_ns
@@ -252,7 +262,7 @@ class Reads:
         meta = dict(pairs(fields))
         life = _living(time, [meta.get(b"life"), meta.get(b"expires")])
         if life is None:
-            return b"", int(meta.get(b"epoch", 0)), [], []
+            return b"", number(meta.get(b"epoch", b"0")), [], []
         namespaces = [decode(field[3:]) for field in meta if field.startswith(b"ns:")]
         orphans = [place_of(field) for field in meta if field.startswith(b"w:")]
         places: list[tuple[str, str]] = []
@@ -265,7 +275,7 @@ class Reads:
                 for ns, reply in zip(namespaces, replies, strict=True)
                 for id in reply
             ]
-        return life, int(meta[b"epoch"]), places, orphans
+        return life, number(meta.get(b"epoch")), places, orphans
 
     def _records(
         self, thread_id: str, life: bytes, places: Sequence[tuple[str, str]]
@@ -275,11 +285,20 @@ class Reads:
             some = places[start : start + _BATCH]
             keys = [self._names.checkpoint(thread_id, ns, id) for ns, id in some]
             (replies,) = yield [("MGET", *keys)]
-            rows += [
+            found = [
                 Row(thread_id, ns, id, record_of(stored))
                 for (ns, id), stored in zip(some, replies, strict=True)
                 if stored is not None and stored[:LIFE_BYTES] == life
             ]
+            rows += found
+            if len(found) < len(some):
+                # Removed meanwhile, or damaged: then the index names it still, and what it refers
+                # to must not be taken for garbage.
+                gone = set(some).difference((row.checkpoint_ns, row.checkpoint_id) for row in found)
+                life_now, _, named, _ = yield from self._places(thread_id)
+                if life_now == life:
+                    lost = gone.intersection(named)
+                    rows += [Row(thread_id, ns, id, b"") for ns, id in sorted(lost)]
         return rows
 
     def _census(self, request: Census) -> Reply:
@@ -319,7 +338,7 @@ def _living(time: Sequence[bytes], fields: Sequence[bytes | None]) -> bytes | No
     """The life of a thread that has not expired, at the server's time."""
     life, expires = fields
     seconds, microseconds = map(int, time)
-    is_expired = expires is not None and int(expires) <= seconds * 1000 + microseconds // 1000
+    is_expired = expires is not None and number(expires) <= seconds * 1000 + microseconds // 1000
     return None if is_expired else life
 
 
@@ -329,4 +348,12 @@ def _rows(thread_id: str, reply: Any) -> list[Row]:
     rows: list[Row] = []
     for ns, id, stored, writes in found:
         rows.append(row(thread_id, decode(ns), id, stored, writes, () if rows else chunks))
+    for newer, older in pairwise(rows):
+        if (older.checkpoint_id, older.checkpoint_ns) >= (newer.checkpoint_id, newer.checkpoint_ns):
+            raise corrupted(
+                thread_id,
+                older.checkpoint_ns,
+                older.checkpoint_id,
+                "the index of its namespace is not in order",
+            )
     return rows

@@ -52,6 +52,7 @@ class ThreadRow:
         namespaces: Its namespaces, with the number of checkpoints in each.
         head: The root namespace's latest checkpoint with its writes, and with the chunks that its
             record refers to for what is not a value; without a root that of the first namespace.
+        damage: What is wrong, where not all of this can be told.
     """
 
     thread_id: str
@@ -61,6 +62,7 @@ class ThreadRow:
     expires: int | None
     namespaces: Mapping[str, int]
     head: Row
+    damage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Visited:
         is_expired: It is invisible, and to be removed.
         is_deleted: A tombstone or a lease is all there is.
         is_leased: Somebody holds its lease.
+        damage: What is wrong, where not all of this can be told.
     """
 
     thread_id: str
@@ -98,6 +101,7 @@ class Visited:
     is_expired: bool
     is_deleted: bool
     is_leased: bool
+    damage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,12 @@ end
 
 -- Whether a time in milliseconds, or none, has come.
 local function is_past(milliseconds)
-  if not milliseconds then
-    return false
+  local moment = milliseconds and tonumber(milliseconds)
+  if not moment then
+    return false -- or damaged: who reads it is told
   end
   local _, present = now()
-  return tonumber(milliseconds) <= present
+  return moment <= present
 end
 
 -- Redis compares text as its locale says; ids are compared as bytes.

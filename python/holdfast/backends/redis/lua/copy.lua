@@ -3,7 +3,7 @@
 -- ARGV: operation, keep, ttl in milliseconds or '', fence, target thread,
 --       bases of indexes, checkpoint keys and writes keys of the source, those of the target,
 --       base of runs
--- Reply: 0 or SOON; DYING, FENCED or RENEW
+-- Reply: 0 or SOON; DYING, FENCED or RENEW; namespace and id of a record that is lost
 local meta, blobs, target_meta, target_blobs, threads = unpack(KEYS)
 local operation, keep, ttl, fence, target_id, indexes, checkpoints, all_writes, target_indexes,
   target_checkpoints, target_writes, runs = unpack(ARGV, 1, 12)
@@ -20,6 +20,17 @@ if is_fenced(thread, fence) then
 end
 if not plan(thread, ttl) then
   return RENEW
+end
+local fields = redis.call('HKEYS', meta)
+for _, field in ipairs(fields) do
+  if string.sub(field, 1, 3) == 'ns:' then
+    local namespace = string.sub(field, 4)
+    for _, id in ipairs(redis.call('LRANGE', join(indexes, namespace), 0, -1)) do
+      if redis.call('GETRANGE', join(checkpoints, namespace, id), 0, 3) ~= life then
+        return { namespace, id }
+      end
+    end
+  end
 end
 redis.call('HLEN', blobs)
 redis.call('HLEN', target_blobs)
@@ -60,7 +71,7 @@ local function copy_writes(namespace, id)
   end
 end
 
-for _, field in ipairs(redis.call('HKEYS', meta)) do
+for _, field in ipairs(fields) do
   if string.sub(field, 1, 3) == 'ns:' then
     local namespace = string.sub(field, 4)
     local target_index = join(target_indexes, namespace)
@@ -70,18 +81,16 @@ for _, field in ipairs(redis.call('HKEYS', meta)) do
     end
     for _, id in ipairs(redis.call('LRANGE', join(indexes, namespace), 0, -1)) do
       local stored = redis.call('GET', join(checkpoints, namespace, id))
-      if stored and string.sub(stored, 1, 4) == life then
-        local target = join(target_checkpoints, namespace, id)
-        local copied = thread.life .. string.sub(stored, 5)
-        if thread.lease then
-          redis.call('SET', target, copied, 'PXAT', whole(thread.lease))
-        else
-          redis.call('SET', target, copied)
-        end
-        insert(target_index, id, redis.call('LINDEX', target_index, -1))
-        redis.call('HDEL', target_meta, orphan(namespace, id))
-        copy_writes(namespace, id)
+      local target = join(target_checkpoints, namespace, id)
+      local copied = thread.life .. string.sub(stored, 5)
+      if thread.lease then
+        redis.call('SET', target, copied, 'PXAT', whole(thread.lease))
+      else
+        redis.call('SET', target, copied)
       end
+      insert(target_index, id, redis.call('LINDEX', target_index, -1))
+      redis.call('HDEL', target_meta, orphan(namespace, id))
+      copy_writes(namespace, id)
     end
     if is_new_index then
       let(target_index, thread.lease)

@@ -58,8 +58,10 @@ for _, field in ipairs(redis.call('HKEYS', meta)) do
     end
   elseif string.sub(field, 1, 2) == 'w:' and left > 0 then
     local length, rest = string.match(field, '^w:(%d+):(.*)$')
-    local namespace, id = string.sub(rest, 1, length), string.sub(rest, length + 1)
-    redis.call('UNLINK', join(all_writes, namespace, id))
+    if length then -- else it is damaged
+      local namespace, id = string.sub(rest, 1, length), string.sub(rest, length + 1)
+      redis.call('UNLINK', join(all_writes, namespace, id))
+    end
     redis.call('HDEL', meta, field)
     left = left - 1
   end
