@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from holdfast.backends.sqlite import backend as backend_module
 from holdfast.backends.sqlite import reclaim
 from support.make import checkpoint_id
 from support.requests import Execute, anew, made, state
-from support.sqlite import Clock, executing, grow, lying, rows
+from support.sqlite import Clock, Pauses, executing, grow, lying, rows
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -43,19 +43,6 @@ def saver(path: Path) -> Iterator[SqliteSaver]:
 @pytest.fixture
 def execute(saver: SqliteSaver, clock: Clock) -> Execute:
     return executing(saver, clock)
-
-
-class Pauses:
-    """Stands in for the module `time`: has something done in each pause between batches."""
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self.count = 0
-        self._work = work
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds == reclaim.PAUSE_SECONDS
-        self.count += 1
-        self._work()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import holdfast
+from holdfast.backends.sqlite.reclaim import PAUSE_SECONDS
 
 from support.requests import Execute, made, write
 
@@ -24,6 +25,19 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Pauses:
+    """Stands in for the module `time`: has something done in each pause between batches."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.count = 0
+        self.work = work
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds == PAUSE_SECONDS
+        self.count += 1
+        self.work()
 
 
 def executing(saver: holdfast.Saver, clock: Callable[[], float]) -> Execute:

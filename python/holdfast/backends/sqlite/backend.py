@@ -8,11 +8,12 @@ work of all: a calling thread, or for event loops a thread of the backend's own.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeGuard
@@ -38,14 +39,20 @@ from holdfast.backends.sqlite.reclaim import PAUSE_SECONDS, RECLAIM, Reclaim, Re
 from holdfast.backends.sqlite.tables import Tables
 from holdfast.backends.sqlite.threads import ThreadRows
 from holdfast.backends.sqlite.writer import Writer
-from holdfast.errors import for_another
+from holdfast.drive import adrive, drive
+from holdfast.errors import StoreFull, StoreTimeout, StoreUnavailable, for_another
 from holdfast.options import Options
+
+_logger = logging.getLogger(__name__)
 
 _READERS = 4
 # Chunks whose deletion takes some milliseconds.
 _LARGE_BATCH = 250
 # Requests after which what lies under dead keys is deleted.
 _RECLAIMING = (Forget, Remove, Visit)
+# What the store may say of a batch that comes after the answer: the next one goes on with it. A
+# damaged file is not among them, nobody would go on.
+_LEFT_TO_THE_NEXT = (StoreFull, StoreTimeout, StoreUnavailable)
 
 
 class SqliteBackend(Backend):
@@ -87,27 +94,41 @@ class SqliteBackend(Backend):
         reply = self.answer(request)
         if _is_large_batch(request):
             time.sleep(PAUSE_SECONDS)
-        while self.leaves_more(request):
-            time.sleep(PAUSE_SECONDS)
-            self.answer(RECLAIM)
+        drive(self.rest_of(request), self._answer_later)
         return reply
 
     async def aexecute(self, request: Request) -> Any:
         reply = await self._aanswer(request)
         if _is_large_batch(request):
             await asyncio.sleep(PAUSE_SECONDS)
-        while self.leaves_more(request):
-            await asyncio.sleep(PAUSE_SECONDS)
-            await self._aanswer(RECLAIM)
+        await adrive(self.rest_of(request), self._aanswer_later)
         return reply
 
-    def leaves_more(self, request: Request) -> bool:
-        """Whether a request that was answered is to go on with `Reclaim`, others between."""
-        return (
-            isinstance(request, _RECLAIMING)
-            and self._reclaimer.has_dead
-            and self._writer.connection is not None
-        )
+    def rest_of(self, request: Request) -> Generator[Reclaim, None, None]:
+        """What is to follow the answer to a request, each after a pause in which others come."""
+        if not isinstance(request, _RECLAIMING):
+            return
+        try:
+            while self._leaves_more():
+                yield RECLAIM
+        except _LEFT_TO_THE_NEXT as error:
+            # The request was answered: what it was for is done.
+            _logger.warning(
+                "reclaiming: %s What is left of removed threads stays in the file until the next "
+                "removal or sweep.",
+                error,
+            )
+
+    def _leaves_more(self) -> bool:
+        return self._reclaimer.has_dead and self._writer.connection is not None
+
+    def _answer_later(self, request: Reclaim) -> None:
+        time.sleep(PAUSE_SECONDS)
+        self.answer(request)
+
+    async def _aanswer_later(self, request: Reclaim) -> None:
+        await asyncio.sleep(PAUSE_SECONDS)
+        await self._aanswer(request)
 
     def answer(self, request: Request | Reclaim) -> Any:
         """Answer a request, in one transaction."""

@@ -10,7 +10,8 @@ from typing import Any
 from holdfast.backends.base import Backend, Request
 from holdfast.backends.sqlite.backend import SqliteBackend
 from holdfast.backends.sqlite.connections import Injected, inherited
-from holdfast.backends.sqlite.reclaim import PAUSE_SECONDS, RECLAIM
+from holdfast.backends.sqlite.reclaim import PAUSE_SECONDS, Reclaim
+from holdfast.drive import adrive
 from holdfast.errors import ConfigurationError, StoreUnavailable
 from holdfast.options import Options
 
@@ -48,11 +49,17 @@ class AiosqliteBackend(Backend):
         return self._wait(self.aexecute(request))
 
     async def aexecute(self, request: Request) -> Any:
-        reply = await self._in_thread(lambda: self._opened().answer(request))
-        while self._inner is not None and self._inner.leaves_more(request):
-            await asyncio.sleep(PAUSE_SECONDS)
-            await self._in_thread(lambda: self._opened().answer(RECLAIM))
+        reply = await self._answer(request)
+        if self._inner is not None:
+            await adrive(self._inner.rest_of(request), self._answer_later)
         return reply
+
+    async def _answer(self, request: Request | Reclaim) -> Any:
+        return await self._in_thread(lambda: self._opened().answer(request))
+
+    async def _answer_later(self, request: Reclaim) -> None:
+        await asyncio.sleep(PAUSE_SECONDS)
+        await self._answer(request)
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         if self._connection is None:
