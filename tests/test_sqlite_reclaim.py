@@ -221,7 +221,10 @@ def test_a_commit_on_an_expired_thread_leaves_the_deleting_to_others(
         assert [record[1] for record in state(execute)[1]] == [checkpoint_id(50)]
 
 
-def test_a_copy_and_a_remove_leave_nothing_under_dead_keys(path: Path, clock: Clock) -> None:
+def test_a_copy_and_a_remove_leave_nothing_under_dead_keys(
+    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reclaim, "_BATCH_SECONDS", 60)
     with closing(SqliteSaver(path, ttl=10)) as saver:
         execute = executing(saver, clock)
         grow(execute, "target", 3)

@@ -1,4 +1,4 @@
-"""SQLite: what becomes of failures to delete what removed threads leave."""
+"""SQLite: who goes on with what removed threads leave, and what becomes of failures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import aiosqlite
 import pytest
 from holdfast import SqliteSaver
-from holdfast.backends.base import Backend
+from holdfast.backends.base import Backend, Visit
 from holdfast.backends.sqlite import backend as backend_module
 from holdfast.backends.sqlite import reclaim
 from holdfast.errors import (
@@ -23,8 +23,8 @@ from holdfast.errors import (
     StoreUnavailable,
 )
 from support.calls import Calls
-from support.make import config
-from support.requests import made
+from support.make import Thread, config
+from support.requests import forget, made, state
 from support.sqlite import Pauses, grow, lying
 
 LEFT_TO_THE_NEXT = [StoreFull, StoreTimeout, StoreUnavailable]
@@ -56,6 +56,9 @@ def transacted(backend: Any, fails: Callable[[], HoldfastError | None] = lambda:
 
     backend._writer.transact = counted
     return seen
+
+
+# --- failures
 
 
 @pytest.mark.parametrize("kind", LEFT_TO_THE_NEXT)
@@ -119,3 +122,68 @@ async def test_a_damaged_file_is_told(path: Path, mode: str) -> None:
     with pytest.raises(CheckpointCorrupted):
         await calls.delete_thread("t")
     await calls.close()
+
+
+# --- who goes on
+
+
+async def test_a_put_does_not_go_on_with_what_others_deleted(path: Path, mode: str) -> None:
+    calls = Calls(SqliteSaver(path, keep_last=1), mode)
+    backend: Any = calls.saver._live.backend
+    await asyncio.to_thread(grow, backend.execute, "large", 20)
+    await asyncio.to_thread(backend.answer, forget("large"))
+    seen = transacted(backend)
+    thread = Thread(calls)
+    for number in range(3):
+        await thread.put({"state": number})
+    assert seen.count("Remove") == 2
+    assert "Reclaim" not in seen
+    assert await asyncio.to_thread(lying, path) > 0
+    assert len(await calls.ids(config())) == 1
+    await calls.close()
+
+
+def test_who_deletes_little_does_not_wait_for_who_deletes_much(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SqliteSaver(path)) as saver:
+        execute = saver._live.backend.execute
+        grow(execute, "large")
+        grow(execute, "small", 1)
+        lain: list[int] = []
+
+        def meanwhile() -> None:
+            pauses.work = lambda: None
+            for request in (forget("small"), Visit(None, 10)):
+                execute(request)
+                lain.append(lying(path))
+
+        pauses = Pauses(meanwhile)
+        monkeypatch.setattr(backend_module, "time", pauses)
+        saver.delete_thread("large")
+        assert lain[0] == lain[1] > 0, "the sweep went on as well"
+        assert state(execute, "small") is None
+        assert lying(path) == 0, "the one who deletes much does it for both"
+
+
+def test_who_never_comes_back_is_not_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reclaim, "_SILENCE_SECONDS", 0)
+    loop = asyncio.new_event_loop()
+    with closing(SqliteSaver(path)) as saver:
+        grow(saver._live.backend.execute)
+        backend: Any = saver._live.backend
+        seen = transacted(backend)
+
+        async def begin() -> None:
+            while "Reclaim" not in seen:  # noqa: ASYNC110 - seen by the writer's thread
+                await asyncio.sleep(0)
+
+        deletion = loop.create_task(saver.adelete_thread("t"))
+        loop.run_until_complete(begin())
+        assert lying(path) > 0
+        saver.delete_thread("never there")
+        assert lying(path) == 0
+        loop.run_until_complete(deletion)
+    loop.close()

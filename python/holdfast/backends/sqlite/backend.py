@@ -25,7 +25,6 @@ from holdfast.backends.base import (
     Forget,
     Head,
     Page,
-    Remove,
     Request,
     Visit,
 )
@@ -35,7 +34,7 @@ from holdfast.backends.sqlite.errors import translate
 from holdfast.backends.sqlite.jobs import Job, interrupted
 from holdfast.backends.sqlite.listings import Listings
 from holdfast.backends.sqlite.reads import Reads
-from holdfast.backends.sqlite.reclaim import PAUSE_SECONDS, RECLAIM, Reclaim, Reclaimer
+from holdfast.backends.sqlite.reclaim import PAUSE_SECONDS, RECLAIM, Reclaim, Reclaimer, Turn
 from holdfast.backends.sqlite.tables import Tables
 from holdfast.backends.sqlite.threads import ThreadRows
 from holdfast.backends.sqlite.writer import Writer
@@ -48,8 +47,9 @@ _logger = logging.getLogger(__name__)
 _READERS = 4
 # Chunks whose deletion takes some milliseconds.
 _LARGE_BATCH = 250
-# Requests after which what lies under dead keys is deleted.
-_RECLAIMING = (Forget, Remove, Visit)
+# Requests after which what lies under dead keys is deleted. Not `Remove`: each put of a saver with
+# `keep_last` makes one, and is not to wait for what others deleted.
+_RECLAIMING = (Forget, Visit)
 # What the store may say of a batch that comes after the answer: the next one goes on with it. A
 # damaged file is not among them, nobody would go on.
 _LEFT_TO_THE_NEXT = (StoreFull, StoreTimeout, StoreUnavailable)
@@ -81,6 +81,7 @@ class SqliteBackend(Backend):
         self._readers: list[sqlite3.Connection] = []
         self._executor: ThreadPoolExecutor | None = None
         self._is_led = False
+        self._turn = Turn()
 
     # --- the interface ---
 
@@ -105,19 +106,28 @@ class SqliteBackend(Backend):
         return reply
 
     def rest_of(self, request: Request) -> Generator[Reclaim, None, None]:
-        """What is to follow the answer to a request, each after a pause in which others come."""
+        """What is to follow the answer to a request, each after a pause in which others come.
+
+        One caller at a time does it, for all, so that nobody waits who deletes little.
+        """
         if not isinstance(request, _RECLAIMING):
             return
-        try:
-            while self._leaves_more():
-                yield RECLAIM
-        except _LEFT_TO_THE_NEXT as error:
-            # The request was answered: what it was for is done.
-            _logger.warning(
-                "reclaiming: %s What is left of removed threads stays in the file until the next "
-                "removal or sweep.",
-                error,
-            )
+        turn, me = self._turn, object()
+        # Looked at again after the turn: meanwhile another may have left more, and gone.
+        while self._leaves_more() and turn.take(me):
+            try:
+                while self._leaves_more() and turn.take(me):
+                    yield RECLAIM
+            except _LEFT_TO_THE_NEXT as error:
+                # The request was answered: what it was for is done.
+                _logger.warning(
+                    "reclaiming: %s What is left of removed threads stays in the file until the "
+                    "next removal or sweep.",
+                    error,
+                )
+                return
+            finally:
+                turn.give_back(me)
 
     def _leaves_more(self) -> bool:
         return self._reclaimer.has_dead and self._writer.connection is not None

@@ -17,6 +17,8 @@ _BATCH_SECONDS = 0.012
 _ROWS = 128
 _VACUUM_PAGES = 512
 _VACUUM_STEP = 32
+# After which who has the turn is taken to be gone: his event loop may never run again.
+_SILENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,27 @@ class Reclaim:
 
 
 RECLAIM = Reclaim()
+
+
+class Turn:
+    """Whose turn it is to go on with reclaiming. Two at once would do no harm."""
+
+    def __init__(self) -> None:
+        self._who: object = None
+        self._until = 0.0
+
+    def take(self, who: object) -> bool:
+        """Have the turn, again or from now on; False while it is another's."""
+        now = time.monotonic()
+        if self._who not in (None, who) and now < self._until:
+            return False
+        self._who, self._until = who, now + _SILENCE_SECONDS
+        return True
+
+    def give_back(self, who: object) -> None:
+        """Have it no more."""
+        if self._who is who:
+            self._who = None
 
 
 class Reclaimer:
