@@ -388,3 +388,18 @@ def test_reading_needs_no_lock_on_writing(tmp_path: Path) -> None:
             with pytest.raises(holdfast.StoreTimeout):
                 put(saver, 2)
         other.execute("ROLLBACK")
+
+
+def test_a_busy_moment_leaves_a_new_connection_its_cache(tmp_path: Path) -> None:
+    with closing(SqliteSaver(tmp_path / "db")) as saver:
+        put(saver)
+    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with closing(SqliteSaver(tmp_path / "db", retry_budget=0)) as saver:
+            with pytest.raises(holdfast.StoreTimeout):
+                put(saver, 2)
+            other.execute("ROLLBACK")
+            put(saver, 2)
+            backend: Any = saver._live.backend
+            usual = other.execute("PRAGMA cache_size").fetchone()
+            assert backend._writer.connection.execute("PRAGMA cache_size").fetchone() == usual

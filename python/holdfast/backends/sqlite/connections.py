@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -96,14 +97,14 @@ class File:
         if log.stat().st_size >= _LOG_PAGES * _PAGE:
             return
         cached = connection.execute("PRAGMA cache_size").fetchone()[0]
-        connection.execute("PRAGMA cache_size = 4")
-        connection.execute("BEGIN IMMEDIATE")
         try:
-            connection.execute("CREATE TABLE holdfast_filler (bytes BLOB)")
-            filler = "INSERT INTO holdfast_filler VALUES (zeroblob(?))"
-            connection.execute(filler, (_LOG_PAGES * _PAGE,))
-        except sqlite3.OperationalError:
-            pass  # without room for it, the log grows as it is needed
+            connection.execute("PRAGMA cache_size = 4")
+            connection.execute("BEGIN IMMEDIATE")
+            # Without room for it, the log grows as it is needed.
+            with suppress(sqlite3.OperationalError):
+                connection.execute("CREATE TABLE holdfast_filler (bytes BLOB)")
+                filler = "INSERT INTO holdfast_filler VALUES (zeroblob(?))"
+                connection.execute(filler, (_LOG_PAGES * _PAGE,))
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
