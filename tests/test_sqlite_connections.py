@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
 import holdfast
 import pytest
 from holdfast import SqliteSaver
@@ -115,18 +113,6 @@ def test_an_owners_rows_survive_what_fails_and_go_with_what_succeeds(
         assert [found.metadata["step"] for found in saver.list(config())] == [2, 1]
 
 
-# --- given connections of aiosqlite
-
-
-async def test_a_closed_aiosqlite_connection_is_unavailable(tmp_path: Path) -> None:
-    given = await aiosqlite.connect(tmp_path / "db")
-    saver = SqliteSaver(given)
-    await saver.asetup()
-    await given.close()
-    with pytest.raises(holdfast.StoreUnavailable, match="closed"):
-        await saver.aget_tuple(config())
-
-
 def test_a_closed_connection_is_unavailable(tmp_path: Path) -> None:
     given = sqlite3.connect(tmp_path / "db")
     saver = SqliteSaver(given)
@@ -135,81 +121,6 @@ def test_a_closed_connection_is_unavailable(tmp_path: Path) -> None:
     for attempt in (lambda: put(saver, 2), lambda: saver.get_tuple(config())):
         with pytest.raises(holdfast.StoreUnavailable, match="closed"):
             attempt()
-
-
-async def test_sync_calls_to_aiosqlite_come_from_other_threads(tmp_path: Path) -> None:
-    async with aiosqlite.connect(tmp_path / "db") as given:
-        saver = SqliteSaver(given)
-        with pytest.raises(holdfast.ConfigurationError, match="own thread"):
-            saver.get_tuple(config())
-        await asyncio.to_thread(use, saver)
-        assert len([found async for found in saver.alist(config())]) == 2
-
-
-def test_a_sync_call_to_aiosqlite_without_its_loop_is_refused(tmp_path: Path) -> None:
-    loop = asyncio.new_event_loop()
-
-    async def begin() -> tuple[Any, SqliteSaver]:
-        given = await aiosqlite.connect(tmp_path / "db")
-        saver = SqliteSaver(given)
-        await saver.asetup()
-        return given, saver
-
-    given, saver = loop.run_until_complete(begin())
-    with pytest.raises(holdfast.ConfigurationError, match="not running"):
-        saver.get_tuple(config())
-    loop.run_until_complete(given.close())
-    loop.close()
-    with pytest.raises(holdfast.ConfigurationError, match="not running"):
-        saver.get_tuple(config())
-
-
-def test_a_loop_that_ends_during_a_sync_call_leaves_no_thread_waiting(tmp_path: Path) -> None:
-    started, go_on = threading.Event(), threading.Event()
-
-    async def begin(pool: ThreadPoolExecutor) -> Any:
-        async with aiosqlite.connect(tmp_path / "db") as given:
-            saver = SqliteSaver(given)
-            await saver.asetup()
-
-            def slow() -> None:
-                started.set()
-                go_on.wait(60)
-
-            blocker = asyncio.ensure_future(given._execute(slow))
-            call = pool.submit(saver.get_tuple, config())
-            await asyncio.to_thread(started.wait)
-            while len(asyncio.all_tasks()) < 3:  # noqa: ASYNC110 - till the call is on the loop
-                await asyncio.sleep(0)
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()  # as asyncio.run does at its end
-            go_on.set()
-            await asyncio.gather(blocker, return_exceptions=True)
-            return call
-
-    with ThreadPoolExecutor(1) as pool:
-        call = asyncio.run(begin(pool))
-        with pytest.raises(holdfast.StoreUnavailable):
-            call.result(30)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-async def test_a_forked_child_may_not_use_the_parents_aiosqlite(tmp_path: Path) -> None:
-    async with aiosqlite.connect(tmp_path / "db") as given:
-        saver = SqliteSaver(given)
-        await asyncio.to_thread(put, saver)
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                saver.get_tuple(config())
-            except holdfast.ConfigurationError:
-                code = 0
-            finally:
-                os._exit(code)
-        assert (await asyncio.to_thread(os.waitpid, child, 0))[1] == 0
-        assert await saver.aget_tuple(config()) is not None
 
 
 # --- names

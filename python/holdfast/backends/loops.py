@@ -26,7 +26,7 @@ class Owner:
 
     Args:
         what: What was given, for messages.
-        other: What could be given besides.
+        other: What could be given besides, or in its place, with these words.
     """
 
     def __init__(self, what: str, other: str) -> None:
@@ -57,13 +57,12 @@ class Owner:
         if loop is None or not loop.is_running():
             raise ConfigurationError(
                 f"only {self._what} was given, and its event loop is not running: use the saver "
-                f"from async code, or give {self._other} as well"
+                f"from async code, or give {self._other}"
             )
         if running_loop() is loop:
             raise ConfigurationError(
                 f"a sync method was called on the event loop of {self._what}, which would wait "
-                f"for itself: await the method with an a before its name, or give {self._other} "
-                "as well"
+                f"for itself: await the method with an a before its name, or give {self._other}"
             )
         coming = asyncio.run_coroutine_threadsafe(work(), loop)
         while True:

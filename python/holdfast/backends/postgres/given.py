@@ -47,7 +47,7 @@ class GivenClients(Clients):
         self._async_lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self.may_move = not isinstance(pool, (psycopg.Connection, psycopg.AsyncConnection))
         self._is_inherited = False
-        self._owner = Owner("an async connection or pool", "a sync one")
+        self._owner = Owner("an async connection or pool", "a sync one as well")
 
     @property
     def where(self) -> str:

@@ -100,7 +100,7 @@ class Given(Clients):
 
 
 def _owner() -> Owner:
-    return Owner("an async_client", "a client")
+    return Owner("an async_client", "a client as well")
 
 
 def choose(

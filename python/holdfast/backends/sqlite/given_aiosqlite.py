@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from holdfast.backends.base import Backend, Request
+from holdfast.backends.loops import LoopEnded, Owner
 from holdfast.backends.sqlite.backend import SqliteBackend
 from holdfast.backends.sqlite.connections import Injected, inherited
 from holdfast.backends.sqlite.reclaim import PAUSE_SECONDS, Reclaim
@@ -22,16 +22,13 @@ def is_aiosqlite(connection: object) -> bool:
 
 
 class AiosqliteBackend(Backend):
-    """Works through the loop that opened the connection; sync calls come from other threads."""
+    """Works on every event loop. Sync calls come from other threads, through one that runs."""
 
     def __init__(self, connection: Any, options: Options) -> None:
         self._connection = connection
         self._options = options
         self._inner: SqliteBackend | None = None
-        try:
-            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            self._loop = None
+        self._owner = Owner("an aiosqlite connection", "a path instead")
 
     def _opened(self) -> SqliteBackend:
         if self._inner is None:
@@ -40,13 +37,13 @@ class AiosqliteBackend(Backend):
         return self._inner
 
     def setup(self) -> None:
-        self._wait(self.asetup())
+        self._through_loop(self.asetup)
 
     async def asetup(self) -> None:
         await self._in_thread(lambda: self._opened().setup())
 
     def execute(self, request: Request) -> Any:
-        return self._wait(self.aexecute(request))
+        return self._through_loop(lambda: self.aexecute(request))
 
     async def aexecute(self, request: Request) -> Any:
         reply = await self._answer(request)
@@ -62,14 +59,13 @@ class AiosqliteBackend(Backend):
         await self._answer(request)
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        if self._connection is None:
-            raise ConfigurationError(
-                "SQLite: the saver's connection was opened by the parent of this process, and "
-                "SQLite forbids to use it here. Give the saver a path instead of a connection."
-            )
-        self._loop = self._loop or asyncio.get_running_loop()
+        self._check_process()
+        # aiosqlite answers on every loop: here it only matters that sync calls find one that runs.
+        self._owner.is_elsewhere()
         try:
             return await self._connection._execute(work)
+        except ConfigurationError:
+            raise  # which is a ValueError too
         except ValueError as error:
             # What aiosqlite raises for a connection that is closed, or was never opened.
             raise StoreUnavailable(
@@ -77,29 +73,22 @@ class AiosqliteBackend(Backend):
                 "the saver is used."
             ) from error
 
-    def _wait(self, work: Any) -> Any:
+    def _through_loop(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        self._check_process()
         try:
-            is_own = asyncio.get_running_loop() is self._loop
-        except RuntimeError:
-            is_own = False
-        if is_own or self._loop is None or not self._loop.is_running():
-            work.close()
-            raise ConfigurationError(
-                "a sync method of a saver with an aiosqlite connection was called "
-                + (
-                    "on its event loop's own thread"
-                    if is_own
-                    else "while its event loop is not running"
-                )
-                + ". Use the async method, or give the saver a path: it then serves both sides."
-            )
-        try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-        except CancelledError as error:
+            return self._owner.run(work)
+        except LoopEnded as error:
             raise StoreUnavailable(
-                "SQLite, the given aiosqlite connection: its event loop ended before the "
-                "answer. Whether the request was stored is unknown; repeating it is safe."
+                f"SQLite: {error}, before it had the answer. Whether the request was stored is "
+                "unknown; repeating it is safe."
             ) from error
+
+    def _check_process(self) -> None:
+        if self._connection is None:
+            raise ConfigurationError(
+                "SQLite: the saver's connection was opened by the parent of this process, and "
+                "SQLite forbids to use it here. Give the saver a path instead of a connection."
+            )
 
     def close(self) -> None:
         """Nothing: the connection is its opener's to close."""
@@ -112,4 +101,4 @@ class AiosqliteBackend(Backend):
 
     def after_fork(self) -> None:
         inherited.append(self._connection)
-        self._connection, self._loop = None, None
+        self._connection = None
