@@ -246,6 +246,42 @@ def test_an_older_layout_is_brought_up_to_date(
         older.get_tuple(config())
 
 
+# --- logical replication
+
+
+async def test_tables_may_be_published(server: PostgresServer, conn: Connection, mode: str) -> None:
+    """A table without a replica identity that is published refuses updates and deletions."""
+    conn.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+    try:
+        calls = Calls(PostgresSaver(server.url), mode)
+        await use(calls)
+        await calls.delete_thread("t")
+        await calls.close()
+        assert conn.execute("SELECT count(*) FROM holdfast_writes").fetchone() == (0,)
+    finally:
+        conn.execute("DROP PUBLICATION everything")
+
+
+async def test_a_sequence_that_is_behind_its_rows_is_told(
+    server: PostgresServer, conn: Connection, mode: str
+) -> None:
+    """As after a switch to a replica: two threads must not share a key."""
+    calls = Calls(PostgresSaver(server.url), mode)
+    await use(calls)
+    conn.execute("ALTER TABLE holdfast_threads ALTER key RESTART")
+    with pytest.raises(holdfast.ConfigurationError, match="setval"):
+        await calls.put(config("new"), checkpoint(1), {}, {})
+    for table, column in (("holdfast_threads", "key"), ("holdfast_writes", "number")):
+        conn.execute(
+            f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'), max({column})) "
+            f"FROM {table}"
+        )
+    await calls.put(config("new"), checkpoint(1), {}, {})
+    await calls.delete_thread("new")
+    assert (await calls.must_get(config())).pending_writes == [("task", "state", 20)]
+    await calls.close()
+
+
 # --- rights
 
 
@@ -388,6 +424,9 @@ async def test_a_database_of_another_encoding_keeps_what_it_can(
     await use(calls)
     for number, text in enumerate(("\u00e9", "\u4e2d\u6587"), start=1):
         made = checkpoint(number, {"a": text})
+        stored = await calls.put(config("texts"), made, {"text": text}, made["channel_versions"])
+        assert (await calls.must_get(stored)).checkpoint == made
+        assert len(await calls.list(config("texts"), filter={"text": text})) == 1
         put = calls.put(config(f"of {text}"), made, {}, made["channel_versions"])
         if encoding == "LATIN1" and number == 2:
             with pytest.raises(holdfast.ConfigurationError, match="ENCODING 'UTF8'") as caught:
@@ -395,7 +434,6 @@ async def test_a_database_of_another_encoding_keeps_what_it_can(
             assert isinstance(caught.value.__cause__, psycopg.Error)
         else:
             await put
-            assert (await calls.must_get(config(f"of {text}"))).checkpoint == made
     await calls.close()
 
 

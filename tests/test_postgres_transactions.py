@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from typing import Any
 
 import holdfast
 import psycopg
 import pytest
 from holdfast import PostgresSaver
+from holdfast.backends.base import Discard
 from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
 from support.calls import Calls
-from support.make import checkpoint, checkpoint_id, config
+from support.make import checkpoint, checkpoint_id, config, version
 from support.postgres import Connection, backends_of, eye
 from support.postgres_server import shared_postgres
-from support.uses import put_one, use
+from support.uses import WORDS, put_one, use
 from support.workers import put_and_check
 
 Open = Callable[..., Awaitable[Any]]
+IDLE = TransactionStatus.IDLE
 
 
 @pytest.fixture
@@ -95,6 +97,42 @@ async def test_a_rollback_of_the_users_takes_back_what_was_put(
     await run(calls, "COMMIT")
     assert rows(conn) == 1
     assert (await calls.must_get(config())).pending_writes == [("task", "a", 3)]
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+def test_what_went_since_the_users_transaction_began_is_sent_again(
+    url: str, table: str, level: str
+) -> None:
+    """Its snapshot shows chunks that a sweep has removed since."""
+    with (
+        psycopg.connect(url, autocommit=True) as mine,
+        closing(PostgresSaver(url, table=table)) as sweeping,
+    ):
+        saver = PostgresSaver(mine, table=table)
+        texts, small = ({"state": WORDS}, {"state": WORDS[:1]})
+        for number, values in ((1, texts), (2, small)):
+            put_values(saver, number, values)
+        backend: Any = sweeping._live.backend
+        execute = backend.execute
+
+        def discarding(request: Any) -> Any:
+            if isinstance(request, Discard) and mine.info.transaction_status == IDLE:
+                mine.execute(f"BEGIN ISOLATION LEVEL {level}".encode())
+                mine.execute(f"SELECT count(*) FROM {table}_blobs".encode())
+            return execute(request)
+
+        backend.execute = discarding
+        assert sweeping.sweep(keep_last=1).bytes > 0
+        put_values(saver, 3, texts)
+        mine.commit()
+        found = saver.get_tuple(config())
+        assert found is not None
+        assert found.checkpoint["channel_values"] == texts
+
+
+def put_values(saver: holdfast.Saver, number: int, values: dict[str, Any]) -> None:
+    made = checkpoint(number, values, dict.fromkeys(values, version(number)))
+    saver.put(config(), made, {}, made["channel_versions"])
 
 
 async def test_outside_of_a_transaction_each_call_is_committed(

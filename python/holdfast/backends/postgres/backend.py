@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import ReadOnlySqlTransaction, UntranslatableCharacter
 from psycopg_pool import PoolClosed, PoolTimeout
 
-from holdfast.backends.base import Check, Commit, Missing, Request, Write
+from holdfast.backends.base import Check, Commit, Page, Request, Write
 from holdfast.backends.last_records import LastRecords
 from holdfast.backends.postgres.changes import Changes
 from holdfast.backends.postgres.check import check
 from holdfast.backends.postgres.clients import Clients
-from holdfast.backends.postgres.coalesce import Change, ChangeLines
+from holdfast.backends.postgres.coalesce import ChangeLines
 from holdfast.backends.postgres.errors import is_lost, kind_of, raised
 from holdfast.backends.postgres.reads import Reads
 from holdfast.backends.postgres.removals import Removals
@@ -25,8 +26,9 @@ from holdfast.backends.postgres.statement import Refusable, Statement
 from holdfast.backends.postgres.statements import Statements
 from holdfast.backends.postgres.tables import Tables
 from holdfast.backends.postgres.threads import Threads
-from holdfast.backends.remote import RemoteBackend
+from holdfast.backends.remote import IO, RemoteBackend
 from holdfast.drive import adrive, drive
+from holdfast.errors import ConfigurationError
 from holdfast.options import Options
 
 
@@ -73,7 +75,7 @@ class PostgresBackend(RemoteBackend):
         )
 
     def _new_line(self) -> ChangeLines:
-        return ChangeLines(self._change, self._is_ready)
+        return ChangeLines(self._aanswer, self._is_ready)
 
     def setup(self) -> None:
         self._set_up()
@@ -99,14 +101,32 @@ class PostgresBackend(RemoteBackend):
     def execute(self, request: Request) -> Any:
         if not self._is_set_up:
             self._set_up()
-        return drive(self._made(self._answers[type(request)](request), request), self._io)
+        try:
+            return drive(self._answer([request]), self._io)
+        except ConfigurationError as error:
+            plain = _without_hints([request], error)
+        return drive(self._answer(plain), self._io)
 
     async def aexecute(self, request: Request) -> Any:
         if not self._is_set_up:
             await self._aset_up()
         if isinstance(request, (Commit, Write)):
             return await self._line().send(request)
-        return await adrive(self._made(self._answers[type(request)](request), request), self._aio)
+        return await self._aanswer([request])
+
+    def _answer(self, requests: Sequence[Any]) -> IO[Any]:
+        """The answer to a request, or to changes that are made at once."""
+        first = requests[0]
+        is_change = isinstance(first, (Commit, Write))
+        answer = self._changes.change(requests) if is_change else self._answers[type(first)](first)
+        return self._made(answer, first)
+
+    async def _aanswer(self, requests: Sequence[Any]) -> Any:
+        try:
+            return await adrive(self._answer(requests), self._aio)
+        except ConfigurationError as error:
+            plain = _without_hints(requests, error)
+        return await adrive(self._answer(plain), self._aio)
 
     def _line(self) -> ChangeLines:
         loop = asyncio.get_running_loop()
@@ -118,9 +138,6 @@ class PostgresBackend(RemoteBackend):
             found = self._lines[loop] = self._new_line()
         self._last_line = weakref.ref(loop), found
         return found
-
-    def _change(self, requests: Sequence[Change]) -> Coroutine[Any, Any, Missing]:
-        return adrive(self._made(self._changes.change(requests), requests[0]), self._aio)
 
     def stats(self) -> Mapping[str, int]:
         return {**self._figures(), **super().stats()}
@@ -143,3 +160,23 @@ class PostgresBackend(RemoteBackend):
         if isinstance(sent[0], Refusable) and sent[0].again is not None:
             return sent[0].again(sent[0])
         return sent
+
+
+def _without_hints(requests: Sequence[Any], error: ConfigurationError) -> list[Any]:
+    """Requests without what a checkpoint shows to people and what narrows a list down, for a
+    database whose encoding lacks some of their characters. Neither decides what is read.
+
+    Raises:
+        ConfigurationError: It is another error, or there is no such thing in them.
+    """
+    if isinstance(error.__cause__, (UntranslatableCharacter, UnicodeError)):
+        plain = [_plain(one) for one in requests]
+        if plain != list(requests):
+            return plain
+    raise error
+
+
+def _plain(request: Any) -> Any:
+    if isinstance(request, Commit):
+        return replace(request, summary=None)
+    return replace(request, filter={}) if isinstance(request, Page) else request

@@ -24,6 +24,8 @@ from holdfast.errors import checkpoint_removed, lease_lost, thread_deleted
 Reply = Trips[Any]
 # Threads that are noted as deleted; the notes only save a round trip.
 _NOTED = 4096
+# How often a change is made for which nothing was missing when that was looked for.
+_ATTEMPTS = 3
 # In the place of `_predecessors`.
 _NOT_LOOKED_FOR = (None,) * 4
 # Replies to what is sent behind a lock: why nothing is to be done, and whether it was.
@@ -171,7 +173,7 @@ class Changes:
 
     def _stored(self, change: _Change, frontier: list[bytes]) -> Trips[Missing]:
         """Make a change; what it lacks where it was refused."""
-        while True:
+        for _ in range(_ATTEMPTS):
             reply = yield from self._entered(change)
             if reply is not REFUSED:
                 return []
@@ -180,6 +182,8 @@ class Changes:
             missing = {id for (id,) in rows}
             if missing:  # otherwise another sent it meanwhile
                 return [id for id in frontier if id in missing]
+        # A transaction of the user's may see what has gone since it began: all is sent again.
+        return frontier
 
     def _entered(self, change: _Change) -> Trips[Any]:
         """Make a change, unless it was made before; its reply.

@@ -110,6 +110,13 @@ _NO_RIGHT = Kind(
     "up to date by saver.setup(), called by their owner.",
     passes=False,
 )
+_SEQUENCE = Kind(
+    ConfigurationError,
+    "Nothing was stored: the sequences of holdfast's tables are behind their rows, as after "
+    "logical replication, which does not carry them. Set them with setval(), as "
+    "docs/postgres.md says.",
+    passes=False,
+)
 _OTHER = Kind(
     StoreUnavailable,
     "Check that the server is PostgreSQL 12 or newer, and that nobody else changed the tables.",
@@ -159,6 +166,7 @@ _BY_STATE: dict[str, Kind] = {
         "2,600 bytes of them together: use shorter ones.",
         passes=False,
     ),
+    "23505": _SEQUENCE,
     "26000": _BETWEEN,
     "42P05": _BETWEEN,
     "22P05": Kind(

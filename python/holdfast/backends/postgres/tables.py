@@ -185,6 +185,15 @@ class Tables:
                 # A row of which three fit a page is not worth a second insertion.
                 f"ALTER TABLE {name['checkpoints']} SET (toast_tuple_target = 2712)",
             ),
+            (
+                # Without a key of its own a table that is published for logical replication lets
+                # nobody update or delete its rows.
+                f"ALTER TABLE {name['writes']} REPLICA IDENTITY FULL",
+                f"ALTER TABLE {name['layout']} REPLICA IDENTITY FULL",
+                # Rows that came by logical replication have not moved the sequence: without this
+                # two threads could share what lies under one key.
+                f"CREATE UNIQUE INDEX {self._index('threads_key')} ON {name['threads']} (key)",
+            ),
         )
 
     @property
