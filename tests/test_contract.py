@@ -176,6 +176,22 @@ async def test_a_thread_id_is_its_text(calls: Calls) -> None:
     assert await calls.get_tuple(config("7")) is None
 
 
+async def test_no_thread_id_is_refused(calls: Calls) -> None:
+    """All who have none would share one thread."""
+    nobody: Any = {"configurable": {"thread_id": None, "checkpoint_ns": ""}}
+    nowhere: Any = {"configurable": {**nobody["configurable"], "checkpoint_id": "1"}}
+    made = checkpoint(1, {"a": 1})
+    for attempt in (
+        lambda: calls.get_tuple(nobody),
+        lambda: calls.list(nobody),
+        lambda: calls.put(nobody, made, {}, made["channel_versions"]),
+        lambda: calls.put_writes(nowhere, [("a", 2)], "task"),
+    ):
+        with pytest.raises(holdfast.ConfigurationError, match="thread_id"):
+            await attempt()
+    assert await calls.list(None) == []
+
+
 async def test_a_second_put_of_an_id_replaces_it_and_lists_it_once(calls: Calls) -> None:
     thread = Thread(calls)
     first = await thread.put({"a": 1})

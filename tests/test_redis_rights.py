@@ -72,6 +72,7 @@ async def everything(calls: Calls) -> None:
     assert len(await calls.list(None)) == 9
     assert (await calls.must_get(stored)).checkpoint["channel_values"] == {"state": WORDS[:7]}
     assert (await calls.must_get(ahead)).pending_writes
+    assert await calls.get_tuple(config("t", "", "unknown")) is None
     assert (await calls.history(stored, ["none", "early"]))["early"]["writes"]
     large = checkpoint(9, {"large": [word * 40 for word in WORDS]})
     await calls.put(config("large"), large, {}, large["channel_versions"])

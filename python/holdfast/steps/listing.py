@@ -16,6 +16,7 @@ from holdfast.backends.base import Chunks, Cursor, Page, Row
 from holdfast.drive import Steps
 from holdfast.errors import CheckpointCorrupted, FormatTooNew, reading
 from holdfast.steps.load import Loaded, load, read_metadata
+from holdfast.steps.place import named_thread
 
 _FIRST_PAGE = 16
 _LARGEST_PAGE = 128
@@ -45,10 +46,10 @@ class Listing:
         limit: int | None,
     ) -> Listing:
         configurable: dict[str, Any] = config["configurable"] if config else {}
-        thread_id = configurable.get("thread_id")
+        has_thread = "thread_id" in configurable
         page = _FIRST_PAGE if limit is None or filter else min(max(limit, 1), _LARGEST_PAGE)
         return cls(
-            thread_id=None if thread_id is None else str(thread_id),
+            thread_id=named_thread(configurable["thread_id"]) if has_thread else None,
             checkpoint_ns=configurable.get("checkpoint_ns"),
             checkpoint_id=configurable.get("checkpoint_id") or None,
             filter=filter or {},
