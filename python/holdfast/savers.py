@@ -116,7 +116,8 @@ class RedisSaver(Saver):
             if (error.name or "").partition(".")[0] not in ("redis", "hiredis"):
                 raise
             raise ConfigurationError(
-                "RedisSaver needs redis-py and hiredis: pip install 'holdfast[redis]'"
+                "RedisSaver needs redis-py and hiredis, the extra holdfast[redis]: "
+                "pip install redis hiredis"
             ) from error
         if checkpoint_prefix is not None:
             options["prefix"] = checkpoint_prefix
@@ -195,7 +196,8 @@ def _postgres() -> Any:
         if (error.name or "psycopg").partition(".")[0] not in ("psycopg", "psycopg_pool"):
             raise
         raise ConfigurationError(
-            "PostgresSaver needs psycopg and its pool: pip install 'holdfast[postgres]'"
+            "PostgresSaver needs psycopg and its pool, the extra holdfast[postgres]: "
+            "pip install 'psycopg[binary,pool]'"
         ) from error
     return postgres
 
