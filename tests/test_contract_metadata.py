@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from datetime import datetime, timezone
@@ -231,6 +232,13 @@ async def test_with_allowlist_is_a_clone_on_the_same_store(
         assert await values_of(calls) == {"a": {"number": 1}}, "the original stays strict"
         await put_one(calls, {"a": Ours(2)}, 2)
         assert await values_of(wide) == {"a": Ours(2)}
+
+
+async def test_a_deep_copy_is_on_the_same_store(calls: Calls) -> None:
+    """As of a graph that is copied with its saver."""
+    copied = Calls(copy.deepcopy(calls.saver), calls.mode)
+    await put_one(copied, {"a": 1})
+    assert await values_of(calls) == {"a": 1}
 
 
 # --- values that cannot be stored

@@ -28,6 +28,10 @@ class Live:
         _alive.add(self)
         weakref.finalize(self, backend.abandon)
 
+    def __deepcopy__(self, _: object) -> Live:
+        # Of a graph that is copied with its saver: the store is one.
+        return self
+
     def _new_core(self) -> Core:
         return Core(cache_bytes=self.options.cache_bytes, compression=self.options.compression)
 
