@@ -17,6 +17,7 @@ __all__ = [
     "FormatError",
     "IntegrityError",
     "Keys",
+    "Loading",
     "MissingChunk",
     "Packed",
     "Reader",
@@ -71,6 +72,18 @@ class Codec:
     @staticmethod
     def overstates(data: bytes) -> bool:
         """Whether an array in the bytes says that it has far more items than they hold."""
+
+@final
+class Loading:
+    """How a reader makes objects of what a serializer has dumped."""
+
+    def __new__(
+        cls,
+        loads: Callable[[_Typed], Any],
+        codec: Codec | None = None,
+        hook: Callable[[int, bytes], Any] | None = None,
+    ) -> Loading:
+        """`loads` is called for each value that the codec, with the hook, does not read."""
 
 @final
 class Packed:
@@ -190,14 +203,21 @@ class Reader:
     def metadata(self, record: Record) -> _Typed: ...
     def skeleton(self, record: Record) -> _Typed: ...
     def values(
+        self, record: Record, channels: Sequence[str] | None = None
+    ) -> list[tuple[str, _Typed]]:
+        """Name and value of each channel that has one, or of the given ones."""
+    def load(
         self,
         record: Record,
-        channels: Sequence[str] | None = None,
+        sends: Sequence[Write],
+        writes: Sequence[Write],
+        loading: Loading,
         remember: str | None = None,
-    ) -> list[tuple[str, _Typed]]:
-        """Name and value of each channel that has one, or of the given ones.
+    ) -> tuple[Any, dict[str, Any], list[Any], list[Any]]:
+        """What a checkpoint holds, as objects: metadata, channels, and the given pending sends and
+        writes. All bytes are at hand before the first of them is loaded.
 
-        With a namespace, the values are remembered to compare the next ones with.
+        With a namespace, the values of channels are remembered to compare the next ones with.
         """
     def write_value(self, write: Write) -> _Typed: ...
     def remember(self, record: Record, checkpoint_ns: str, checkpoint_id: str) -> None:

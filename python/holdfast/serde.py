@@ -18,9 +18,10 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
+from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from holdfast._core import Codec, Packed
+from holdfast._core import Codec, Loading, Packed
 
 _CLASSES = (
     HumanMessage,
@@ -79,3 +80,18 @@ class Serializer(JsonPlusSerializer):
             raise ValueError("unexpected end of file")
         value = _codec.decode(packed, self._unpack_ext_hook, _UNREAD)
         return super().loads_typed(data) if value is _UNREAD else value
+
+
+_LOADS_TYPED = Serializer.loads_typed
+
+
+def loading(serde: SerializerProtocol) -> Loading:
+    """How readers make objects of what `serde` has dumped: as `loads_typed`, which the core asks
+    only for what it does not read itself. Where the method is another one it is asked for all."""
+    loads = serde.loads_typed
+    if _BELIEVES_LENGTHS or getattr(loads, "__func__", None) is not _LOADS_TYPED:
+        return Loading(loads)
+    serializer: Serializer = loads.__self__  # type: ignore[attr-defined]
+    if serializer._custom_unpack_ext_hook:
+        return Loading(loads)
+    return Loading(loads, _codec, serializer._unpack_ext_hook)

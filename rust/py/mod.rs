@@ -13,6 +13,7 @@ mod error;
 mod fits;
 mod json;
 mod keys;
+mod loading;
 mod memo;
 mod messages;
 mod packed;
@@ -50,6 +51,8 @@ mod _core {
     use super::json::json;
     #[pymodule_export]
     use super::keys::{escape, unescape, Keys};
+    #[pymodule_export]
+    use super::loading::Loading;
     #[pymodule_export]
     use super::packed::Packed;
     #[pymodule_export]

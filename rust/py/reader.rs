@@ -5,17 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString};
 
 use super::core::Shared;
 use super::error::{caught, guarded};
+use super::loading::{joined, Loading};
 use super::record::Record;
 use super::stored::to_id;
 use super::text::{to_bytes, to_text};
-use crate::store::cache::Scope;
-use crate::store::chunk::{Id, Ref};
+use crate::error::Result;
+use crate::store::cache::{Scope, Whole};
+use crate::store::chunk::Ref;
 use crate::store::manifest::Entry;
-use crate::store::memo::Memo;
+use crate::store::memo::{Leaf, Memo};
 use crate::store::reader::{load, parts, Reader as Chunks};
 use crate::store::value::Value;
 use crate::store::writes;
@@ -46,6 +48,22 @@ pub struct Reader {
 }
 
 type Joined<'py> = (Bound<'py, PyString>, Bound<'py, PyBytes>);
+
+/// Metadata, channels, pending sends, pending writes.
+type Contents<'py> = (
+    Bound<'py, PyAny>,
+    Bound<'py, PyDict>,
+    Vec<Bound<'py, PyAny>>,
+    Vec<Bound<'py, PyAny>>,
+);
+
+/// The channels that have a value.
+fn filled(whole: &Whole) -> impl Iterator<Item = (&Vec<u8>, &Value)> {
+    whole.entries.iter().filter_map(|entry| match entry {
+        Entry::Channel { name, value, .. } => Some((name, value.as_ref()?)),
+        Entry::Seen { .. } => None,
+    })
+}
 
 impl Reader {
     pub fn new(shared: Arc<Shared>, scope: Scope) -> Self {
@@ -109,25 +127,27 @@ impl Reader {
 
     fn join<'py>(&self, py: Python<'py>, value: &Value) -> PyResult<Joined<'py>> {
         let leaves = guarded(py, || self.chunks().value_leaves(value))?;
-        Self::joined(py, value, &leaves)
+        Ok((
+            to_text(py, &value.tag)?,
+            joined(py, &parts(value, &leaves)?)?,
+        ))
     }
 
-    fn joined<'py>(
-        py: Python<'py>,
-        value: &Value,
-        leaves: &[(Id, Arc<[u8]>)],
-    ) -> PyResult<Joined<'py>> {
-        let parts = parts(value, leaves)?;
-        let length = parts.iter().map(|part| part.len()).sum();
-        let bytes = PyBytes::new_with(py, length, |out| {
-            let mut at = 0;
-            for part in parts {
-                out[at..at + part.len()].copy_from_slice(part);
-                at += part.len();
+    /// Remember the leaves of channels' values.
+    fn keep_memos<'a>(
+        &self,
+        namespace: &[u8],
+        values: impl Iterator<Item = (&'a Vec<u8>, &'a Vec<Leaf>)>,
+    ) {
+        let mut cache = self.shared.cache();
+        for (name, leaves) in values.filter(|(_, leaves)| !leaves.is_empty()) {
+            let place = (self.scope, namespace.to_vec(), name.clone());
+            let known = cache.memo(&place);
+            // One of the same leaves knows their pages as well.
+            if !known.is_some_and(|known| known.is_of(leaves)) {
+                cache.keep_memo(place, Arc::new(Memo::new(leaves.clone())));
             }
-            Ok(())
-        })?;
-        Ok((to_text(py, &value.tag)?, bytes))
+        }
     }
 }
 
@@ -208,7 +228,7 @@ impl Reader {
             let loaded = chunks
                 .iter()
                 .map(|(id, stored)| Ok((*id, load(*id, stored)?)))
-                .collect::<crate::error::Result<Vec<_>>>()?;
+                .collect::<Result<Vec<_>>>()?;
             let mut all = self.chunks();
             let mut cache = self.shared.cache();
             for (id, chunk) in loaded {
@@ -228,47 +248,74 @@ impl Reader {
     }
 
     /// Name, tag and bytes of each channel that has a value, or of the given ones.
-    ///
-    /// With a namespace the values are remembered, to compare the next ones with.
-    #[pyo3(signature = (record, channels = None, remember = None))]
+    #[pyo3(signature = (record, channels = None))]
     fn values<'py>(
         &self,
         py: Python<'py>,
         record: &Record,
         channels: Option<Vec<Bound<'py, PyString>>>,
-        remember: Option<&Bound<'py, PyString>>,
     ) -> PyResult<Vec<(Bound<'py, PyString>, Joined<'py>)>> {
         let names = match channels {
             Some(names) => Some(names.iter().map(to_bytes).collect::<PyResult<Vec<_>>>()?),
             None => None,
         };
-        let remember = remember.map(to_bytes).transpose()?;
-        let mut values = Vec::new();
-        for entry in &record.whole()?.entries {
-            let Entry::Channel {
-                name,
-                value: Some(value),
-                ..
-            } = entry
-            else {
-                continue;
-            };
-            if names.as_ref().is_some_and(|names| !names.contains(name)) {
-                continue;
-            }
-            let leaves = guarded(py, || self.chunks().value_leaves(value))?;
-            values.push((to_text(py, name)?, Self::joined(py, value, &leaves)?));
-            if let (Some(namespace), false) = (&remember, leaves.is_empty()) {
-                let place = (self.scope, namespace.clone(), name.clone());
-                let mut cache = self.shared.cache();
-                let known = cache.memo(&place);
-                // One of the same leaves knows their pages as well.
-                if !known.is_some_and(|known| known.is_of(&leaves)) {
-                    cache.keep_memo(place, Arc::new(Memo::new(leaves)));
-                }
-            }
+        filled(record.whole()?)
+            .filter(|(name, _)| names.as_ref().is_none_or(|names| names.contains(name)))
+            .map(|(name, value)| Ok((to_text(py, name)?, self.join(py, value)?)))
+            .collect()
+    }
+
+    /// What a checkpoint holds, as objects: metadata, channels, and the given pending sends and
+    /// writes. All bytes are at hand before the first of them is loaded.
+    ///
+    /// With a namespace the values of channels are remembered, to compare the next ones with.
+    #[pyo3(signature = (record, sends, writes, loading, remember = None))]
+    fn load<'py>(
+        &self,
+        py: Python<'py>,
+        record: &Record,
+        sends: Vec<Bound<'py, Write>>,
+        writes: Vec<Bound<'py, Write>>,
+        loading: &Loading,
+        remember: Option<&Bound<'py, PyString>>,
+    ) -> PyResult<Contents<'py>> {
+        let whole = record.whole()?;
+        let channels: Vec<_> = filled(whole).collect();
+        let values: Vec<&Value> = std::iter::once(&whole.record.metadata)
+            .chain(channels.iter().map(|(_, value)| *value))
+            .chain(
+                sends
+                    .iter()
+                    .chain(&writes)
+                    .map(|write| &write.get().0.value),
+            )
+            .collect();
+        let leaves = guarded(py, || {
+            let chunks = self.chunks();
+            values
+                .iter()
+                .map(|value| chunks.value_leaves(value))
+                .collect::<Result<Vec<_>>>()
+        })?;
+        let parts = values
+            .iter()
+            .zip(&leaves)
+            .map(|(value, leaves)| parts(value, leaves))
+            .collect::<Result<Vec<_>>>()?;
+        if let Some(namespace) = remember {
+            let names = channels.iter().map(|(name, _)| *name);
+            self.keep_memos(&to_bytes(namespace)?, names.zip(&leaves[1..]));
         }
-        Ok(values)
+        let load = |at: usize| loading.load(py, &values[at].tag, &parts[at]);
+        let metadata = load(0)?;
+        let of_channels = PyDict::new(py);
+        for (at, (name, _)) in channels.iter().enumerate() {
+            of_channels.set_item(to_text(py, name)?, load(1 + at)?)?;
+        }
+        let (behind, end) = (1 + channels.len(), values.len() - writes.len());
+        let of_sends = (behind..end).map(load).collect::<PyResult<_>>()?;
+        let of_writes = (end..values.len()).map(load).collect::<PyResult<_>>()?;
+        Ok((metadata, of_channels, of_sends, of_writes))
     }
 
     fn write_value<'py>(&self, py: Python<'py>, write: &Write) -> PyResult<Joined<'py>> {

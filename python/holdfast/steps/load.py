@@ -16,6 +16,7 @@ from holdfast._core import Core, IntegrityError, MissingChunk, Reader, Record, W
 from holdfast.backends.base import Chunks, GetRecord, Head, Row, StoredWrite, WritesOf
 from holdfast.drive import Steps
 from holdfast.errors import corrupted, reading
+from holdfast.serde import loading
 from holdfast.steps.place import Place
 from holdfast.versions import next_version
 
@@ -92,25 +93,23 @@ class Loaded:
 
     def decode(self, serde: SerializerProtocol, *, remember: bool = False) -> CheckpointTuple:
         """The tuple that LangGraph sees."""
-        row, reader, record = self.row, self.reader, self.record
-        loads = serde.loads_typed
+        row, record = self.row, self.record
         place = Place(row.thread_id, row.checkpoint_ns, row.checkpoint_id)
         with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
-            namespace = row.checkpoint_ns if remember else None
-            typed = reader.values(record, None, namespace)
+            metadata, values, sends, pending = self.reader.load(
+                record,
+                [write for _, write in self.sends],
+                [write for _, write in self.writes],
+                loading(serde),
+                row.checkpoint_ns if remember else None,
+            )
             checkpoint: Any = dict(self.checkpoint)
-            metadata = loads(reader.metadata(record))
-            pending = [
-                (task_id, write.channel, reader.write_value(write))
-                for task_id, write in self.writes
-            ]
-            sends = [reader.write_value(write) for _, write in self.sends]
             checkpoint.setdefault("channel_versions", record.versions())
             checkpoint.setdefault("versions_seen", record.versions_seen())
-        checkpoint["channel_values"] = {channel: loads(value) for channel, value in typed}
+        checkpoint["channel_values"] = values
         if sends:
             versions = checkpoint["channel_versions"]
-            checkpoint["channel_values"][TASKS] = [loads(value) for value in sends]
+            values[TASKS] = sends
             versions[TASKS] = max(versions.values()) if versions else next_version(None)
         parent_id = record.parent_id
         return CheckpointTuple(
@@ -119,7 +118,8 @@ class Loaded:
             metadata=metadata,
             parent_config=place.config(parent_id) if parent_id else None,
             pending_writes=[
-                (task_id, channel, loads(value)) for task_id, channel, value in pending
+                (task_id, write.channel, value)
+                for (task_id, write), value in zip(self.writes, pending, strict=True)
             ],
         )
 
