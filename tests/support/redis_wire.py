@@ -31,6 +31,12 @@ class Trip:
         self._server = server
 
     @property
+    def port(self) -> int:
+        """That of the server to which it goes."""
+        port: int = self._server.getpeername()[1]
+        return port
+
+    @property
     def script(self) -> str:
         """The script of a command that changes something; empty for others."""
         name, *rest = self.command

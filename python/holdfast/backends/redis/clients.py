@@ -6,6 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import parse_qs
@@ -18,7 +19,9 @@ from redis.backoff import NoBackoff
 from redis.connection import URL_QUERY_ARGUMENT_PARSERS
 from redis.retry import Retry
 
+from holdfast.backends.eras import Era, Eras
 from holdfast.backends.redis.coalesce import Links
+from holdfast.backends.redis.errors import heed
 from holdfast.backends.redis.scripts import Command, pack
 from holdfast.errors import ConfigurationError
 from holdfast.options import Options
@@ -36,8 +39,11 @@ _CONNECT_TIMEOUT = 5.0
 _REPLY_TIMEOUT = 5.0
 
 
-def exchange(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
+def exchange(client: redis.Redis, commands: Sequence[Command], era: Era) -> list[Any]:
     """The replies to commands in one round trip; an error that is replied stands in its place.
+
+    Args:
+        era: Ends with the answer of a server that is not the primary; so does the connection.
 
     Raises:
         redis.ConnectionError, redis.TimeoutError, OSError: No reply came.
@@ -63,7 +69,12 @@ def exchange(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
                 replies.append(connection.read_response(disable_decoding=True))
             except exceptions.ResponseError as error:
                 replies.append(error)
-        is_whole = True
+                heed(error, era)
+    except exceptions.BusyLoadingError as error:
+        heed(error, era)
+        raise
+    else:
+        is_whole = not era.is_over
         return replies
     finally:
         if not is_whole:
@@ -136,6 +147,18 @@ class _Loop:
         await self._client.connection_pool.disconnect()
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all threads share: a client, and the era of its connections."""
+
+    client: redis.Redis
+    era: Era
+
+    def close(self) -> None:
+        # Those that other threads use now are closed by them.
+        self.client.connection_pool.disconnect(inuse_connections=False)
+
+
 class FromUrl(Clients):
     """Clients of its own: one for all threads, and one for each event loop.
 
@@ -163,7 +186,8 @@ class FromUrl(Clients):
         self._where = address(known)
         self._timeout: float | None = known.get("socket_timeout", _REPLY_TIMEOUT)
         self._connect_timeout = known.get("socket_connect_timeout", _CONNECT_TIMEOUT)
-        self._client: redis.Redis | None = None
+        self._eras = Eras()
+        self._shared: _Shared | None = None
         self._loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
 
     @property
@@ -183,16 +207,22 @@ class FromUrl(Clients):
         }
 
     def send(self, commands: Sequence[Command]) -> list[Any]:
-        client = self._client
-        if client is None:
-            settings = self._settings(socket_timeout=self._timeout, retry=Retry(NoBackoff(), 0))
-            client = redis.Redis.from_pool(_pool(redis.ConnectionPool, self._url, settings))
-            self._client = client
+        shared = self._shared
+        if shared is None or shared.era.is_over:
+            left, shared = shared, self._opened_for_threads()
+            self._shared = shared
+            if left is not None:
+                left.close()
         try:
-            return exchange(client, commands)
+            return exchange(shared.client, commands, shared.era)
         finally:
-            if self._client is not client:  # closed meanwhile, or another thread was first
-                client.connection_pool.disconnect(inuse_connections=False)
+            if self._shared is not shared:  # closed or left meanwhile, or another thread was first
+                shared.close()
+
+    def _opened_for_threads(self) -> _Shared:
+        settings = self._settings(socket_timeout=self._timeout, retry=Retry(NoBackoff(), 0))
+        pool = _pool(redis.ConnectionPool, self._url, settings)
+        return _Shared(redis.Redis.from_pool(pool), self._eras.now)
 
     async def asend(self, commands: Sequence[Command]) -> list[Any]:
         loop = asyncio.get_running_loop()
@@ -215,7 +245,8 @@ class FromUrl(Clients):
         settings = self._settings(socket_timeout=None, retry=AsyncRetry(NoBackoff(), 0))
         pool = _pool(redis.asyncio.ConnectionPool, self._url, settings)
         client = redis.asyncio.Redis.from_pool(pool)
-        return _Loop(client, Links(client, self._timeout, together=self.together))
+        line = Links(client, self._timeout, self._eras, together=self.together)
+        return _Loop(client, line)
 
     def _reap(self) -> None:
         """Close what was opened on loops that were closed without a word."""
@@ -226,10 +257,9 @@ class FromUrl(Clients):
 
     def close(self) -> None:
         self._reap()
-        client, self._client = self._client, None
-        if client is not None:
-            # Those that other threads use now are closed by them.
-            client.connection_pool.disconnect(inuse_connections=False)
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.close()
         for loop in list(self._loops):
             with suppress(RuntimeError):  # closed meanwhile
                 if loop.is_running():
@@ -251,8 +281,8 @@ class FromUrl(Clients):
         self.close()
 
     def drop(self) -> list[Any]:
-        inherited = [self._client, *self._loops.values()]
-        self._client = None
+        inherited = [self._shared, *self._loops.values()]
+        self._shared = None
         self._loops = {}
         return inherited
 

@@ -12,6 +12,8 @@ from typing import Any
 import redis.asyncio
 from redis import exceptions
 
+from holdfast.backends.eras import Era, Eras
+from holdfast.backends.redis.errors import heed
 from holdfast.backends.redis.link import Calls, Link, Trip
 from holdfast.backends.redis.scripts import Command, merged, pack, reply_at
 
@@ -117,13 +119,20 @@ class Links(Coalescer):
 
     Args:
         timeout: Seconds for a pipeline; None for no end.
+        eras: Those of the connections.
     """
 
     def __init__(
-        self, client: redis.asyncio.Redis, timeout: float | None, *, together: bool = True
+        self,
+        client: redis.asyncio.Redis,
+        timeout: float | None,
+        eras: Eras,
+        *,
+        together: bool = True,
     ) -> None:
         super().__init__(client, together=together)
         self._timeout = timeout
+        self._eras = eras
         self._idle: list[Link] = []
         self._links: set[Link] = set()
         self._closed = asyncio.Event()
@@ -136,7 +145,11 @@ class Links(Coalescer):
         self._is_planned = False
         while self._waiting:
             if self._idle:
-                self._go(self._idle.pop())
+                link = self._idle.pop()
+                if link.era.is_over:
+                    self._leave(link)
+                else:
+                    self._go(link)
                 continue
             if len(self._links) + len(self._opening) < self._most:
                 task = self._loop.create_task(self._open())
@@ -145,10 +158,11 @@ class Links(Coalescer):
             break
 
     async def _open(self) -> None:
+        era = self._eras.now
         try:
             connection = await asyncio.wait_for(self._connected(), self._timeout)
             try:
-                link = Link(connection, self._arrived, self._lost)
+                link = Link(connection, era, self._arrived, self._lost)
             except BaseException:
                 await connection.disconnect(nowait=True)
                 await self._pool.release(connection)
@@ -168,6 +182,10 @@ class Links(Coalescer):
             else:
                 self._idle.append(link)
                 self._flush()
+
+    def _leave(self, link: Link) -> None:
+        """End a connection whose era is over."""
+        link.fail(exceptions.ConnectionError("it leads to a server that is not the primary"))
 
     def _go(self, link: Link) -> None:
         """Send the next pipeline."""
@@ -197,7 +215,10 @@ class Links(Coalescer):
 
     def _arrived(self, link: Link, trip: Trip) -> None:
         settle(trip)
-        self._idle.append(link)
+        if link.era.is_over:
+            self._leave(link)
+        else:
+            self._idle.append(link)
         if self._waiting:
             self._flush()
 
@@ -257,7 +278,7 @@ class Loans(Coalescer):
             self._flush()
 
     async def _exchange(self, trip: Trip, commands: Sequence[Command]) -> None:
-        connection = None
+        connection, era = None, Era()
         try:
             connection = await self._connected()
             await connection.send_packed_command([pack(commands)])
@@ -266,6 +287,7 @@ class Loans(Coalescer):
                     trip.replies.append(await connection.read_response(disable_decoding=True))
                 except exceptions.ResponseError as error:
                     trip.replies.append(error)
+                    heed(error, era)
         except asyncio.CancelledError:
             fail(trip.calls, exceptions.ConnectionError("the event loop is closing"))
             raise
@@ -275,7 +297,7 @@ class Loans(Coalescer):
             settle(trip)
         finally:
             if connection is not None:
-                if len(trip.replies) < trip.count:
+                if len(trip.replies) < trip.count or era.is_over:
                     # Replies that nobody will read must not meet the next call.
                     await connection.disconnect(nowait=True)
                 await self._pool.release(connection)

@@ -9,6 +9,7 @@ from typing import Any
 
 from redis import exceptions
 
+from holdfast.backends.eras import Era
 from holdfast.errors import (
     ConfigurationError,
     HoldfastError,
@@ -27,6 +28,8 @@ class Kind:
     passes: bool = True
     reads: bool = False
     """Whether it is said of changes alone: what only reads or removes still works."""
+    moves: bool = False
+    """Whether the address may lead to another server by now, which is asked anew."""
 
 
 _UNREACHABLE = Kind(
@@ -46,16 +49,20 @@ _REFUSED = Kind(
 )
 _BY_CODE: dict[str, Kind] = {
     "NOSCRIPT": Kind(StoreUnavailable, "Scripts are flushed faster than they can be sent."),
-    "LOADING": Kind(StoreUnavailable, "The server is still loading its data: wait for it."),
+    "LOADING": Kind(
+        StoreUnavailable, "The server is still loading its data: wait for it.", moves=True
+    ),
     "READONLY": Kind(
         StoreUnavailable,
         "This server is a replica: name the primary, or let a failover finish.",
         reads=True,
+        moves=True,
     ),
     "MASTERDOWN": Kind(
         StoreUnavailable,
         "This server is a replica that has lost its primary: name the primary, or restore the "
         "link.",
+        moves=True,
     ),
     "OOM": Kind(
         StoreFull,
@@ -79,6 +86,7 @@ _BY_CODE: dict[str, Kind] = {
         StoreUnavailable,
         "The server has fewer replicas than min-replicas-to-write asks for.",
         reads=True,
+        moves=True,
     ),
     "MAXCONNECTIONS": Kind(
         StoreUnavailable,
@@ -194,6 +202,12 @@ def failure_among(replies: Iterable[Any], *, tolerant: bool) -> Exception | None
             if not tolerant or (kind.passes and not kind.reads):
                 return reply
     return None
+
+
+def heed(error: Exception, era: Era) -> None:
+    """End the era of a connection whose server says that it is not the primary."""
+    if kind_of(error).moves:
+        era.end()
 
 
 def is_unknown_script(error: Exception) -> bool:

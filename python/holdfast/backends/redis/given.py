@@ -9,6 +9,7 @@ from typing import Any
 import redis
 import redis.asyncio
 
+from holdfast.backends.eras import Era
 from holdfast.backends.loops import Owner
 from holdfast.backends.redis.clients import Clients, FromUrl, address, exchange
 from holdfast.backends.redis.coalesce import Coalescer, Loans
@@ -55,7 +56,8 @@ class Given(Clients):
 
     def send(self, commands: Sequence[Command]) -> list[Any]:
         if self._client is not None:
-            return exchange(self._client, commands)
+            # Whose other connections are its user's to judge.
+            return exchange(self._client, commands, Era())
         return self._owner.run(lambda: self.asend(commands))
 
     async def asend(self, commands: Sequence[Command]) -> list[Any]:

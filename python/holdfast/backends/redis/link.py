@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import hiredis
 from redis import exceptions
 
-from holdfast.backends.redis.errors import Farewell
+from holdfast.backends.eras import Era
+from holdfast.backends.redis.errors import Farewell, heed
 from holdfast.backends.redis.scripts import Command
 
 Calls = Iterable[tuple[Sequence[Command], "asyncio.Future[list[Any]]"]]
@@ -39,6 +41,7 @@ class Link(asyncio.Protocol):
 
     Args:
         connection: A connected connection of redis-py's.
+        era: In which it was begun; ends with the answer of a server that is not the primary.
         done: Called with each pipeline whose replies are complete, and this link.
         lost: Called when the connection has ended, with the pipeline under way if any.
     """
@@ -46,6 +49,7 @@ class Link(asyncio.Protocol):
     def __init__(
         self,
         connection: Any,
+        era: Era,
         done: Callable[[Link, Trip], None],
         lost: Callable[[Link, Trip | None, Exception], None],
     ) -> None:
@@ -53,11 +57,14 @@ class Link(asyncio.Protocol):
         if writer is None or writer.transport.is_closing():
             raise exceptions.ConnectionError("the connection was lost while it was made")
         self.connection = connection
+        self.era = era
         self._done = done
         self._lost = lost
         self.trip: Trip | None = None
         self._reader = hiredis.Reader(
-            replyError=exceptions.ResponseError, protocolError=exceptions.InvalidResponse
+            # Not a method of this object: the reader would keep it for ever.
+            replyError=partial(_refusal, era),
+            protocolError=exceptions.InvalidResponse,
         )
         self._failure: Exception | None = None
         self._is_lost = False
@@ -136,3 +143,10 @@ class Link(asyncio.Protocol):
             with suppress(RuntimeError):  # the loop is closed
                 self._transport.abort()
             end(None)
+
+
+def _refusal(era: Era, text: str) -> exceptions.ResponseError:
+    """The error that a server replied, which may end the era of its connection."""
+    error = exceptions.ResponseError(text)
+    heed(error, era)
+    return error
