@@ -59,7 +59,6 @@ class Trouble:
 
     def reset(self, name: str) -> None:
         self.say(f"ALTER ROLE app RESET {name}")
-        self.say(f"SELECT pg_terminate_backend(pid, 5000) FROM ({OURS}) AS ours")
 
     def lock(self) -> None:
         """Keep all threads from being changed. Who waits for that is told soon."""

@@ -13,6 +13,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
+from holdfast.backends.eras import Eras
 from holdfast.backends.loops import running_loop
 from holdfast.backends.postgres.conninfo import address, parsed
 from holdfast.backends.postgres.errors import connecting
@@ -103,6 +104,7 @@ class FromUrl(Clients):
         self.size = options.pool_size
         self._preparing = Preparing(options.prepared_statements)
         self._reply_timeout = options.reply_timeout
+        self._eras = Eras()
         self._count_anew()
         self._opening = threading.Lock()
         self._pool: ConnectionPool[Pooled] | None = None
@@ -119,6 +121,7 @@ class FromUrl(Clients):
         made: Any = weakref.WeakValueDictionary
         how = {
             "preparing": self._preparing,
+            "era": self._eras.now,
             "reply_timeout": self._reply_timeout,
             "made": made(),
         }
@@ -130,10 +133,14 @@ class FromUrl(Clients):
 
     def _opened(self) -> ConnectionPool[Pooled]:
         pool = self._pool
+        if pool is not None and _kind_of(pool).era.is_over:
+            self._leave(pool)
+            pool = None
         if pool is None:
             with self._opening:
                 pool = self._pool
                 if pool is None:
+                    self._count_anew()
                     # Connections are made as they are needed. A failure to connect is not kept
                     # trying at: who asks next tries again.
                     pool = ConnectionPool(
@@ -173,7 +180,18 @@ class FromUrl(Clients):
         try:
             return connection.exchange(statements)
         finally:
+            if connection.session.is_left:
+                self._leave(pool)
             pool.putconn(connection)
+
+    def _leave(self, pool: ConnectionPool[Pooled]) -> None:
+        """Close a pool whose connections lead to a server that is not the primary, once: those that
+        are in use when they are put back. Who waits for one of them asks the next pool."""
+        with self._opening:
+            if self._pool is not pool:
+                return
+            self._pool = None
+        _close(pool, waits=not threading.main_thread().is_alive())
 
     async def asend(self, statements: Sequence[Statement]) -> list[Any]:
         loop = asyncio.get_running_loop()
@@ -196,9 +214,10 @@ class FromUrl(Clients):
 
     async def _connected(self) -> Link:
         connect: Any = psycopg.AsyncConnection.connect
+        era = self._eras.now
         connection = await connect(self._conninfo, autocommit=True)
         try:
-            return Link(Session(connection, self._preparing), self._reply_timeout)
+            return Link(Session(connection, self._preparing, era), self._reply_timeout)
         except BaseException:
             await connection.close()
             raise
@@ -232,11 +251,7 @@ class FromUrl(Clients):
         self._reap()
         pool, self._pool = self._pool, None
         if pool is not None:
-            # Which waits for its threads.
-            if waits:
-                pool.close()
-            else:
-                threading.Thread(target=pool.close).start()
+            _close(pool, waits=waits)
         for loop in list(self._loops):
             opened = self._loops.pop(loop, None)
             if opened is None:
@@ -260,8 +275,21 @@ class FromUrl(Clients):
         return inherited
 
 
+def _close(pool: ConnectionPool[Any], *, waits: bool) -> None:
+    """Close a pool, and wait for its threads, or have another thread do so."""
+    if waits:
+        pool.close()
+    else:
+        threading.Thread(target=pool.close).start()
+
+
+def _kind_of(pool: ConnectionPool[Any]) -> type[Pooled]:
+    """The class of a pool's connections, and of no other's."""
+    kind: Any = pool.connection_class
+    return kind  # type: ignore[no-any-return]
+
+
 def _is_empty(pool: ConnectionPool[Any]) -> bool:
     """Whether no connection is open: the pool counts those that it is about to make."""
-    kind: Any = pool.connection_class
-    made = [reference() for reference in kind.made.valuerefs()]
+    made = [reference() for reference in _kind_of(pool).made.valuerefs()]
     return all(connection is None or connection.closed for connection in made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
@@ -46,6 +46,8 @@ class Kind:
     error: type[HoldfastError]
     remedy: str
     passes: bool = True
+    moves: bool = False
+    """Whether the address may lead to another server by now, which is asked anew."""
 
 
 _UNREACHABLE = Kind(
@@ -127,7 +129,7 @@ _BY_STATE: dict[str, Kind] = {
     "08": _UNREACHABLE,
     "57P01": _RESTARTING,
     "57P02": _RESTARTING,
-    "57P03": _RESTARTING,
+    "57P03": replace(_RESTARTING, moves=True),
     "57P05": _UNREACHABLE,
     "57014": _SILENT,
     "55P03": _SILENT,
@@ -149,6 +151,7 @@ _BY_STATE: dict[str, Kind] = {
         StoreUnavailable,
         "This server is a standby, or was made read-only: name the primary "
         "(target_session_attrs=read-write), or let a failover finish.",
+        moves=True,
     ),
     "28": _DENIED,
     "3D000": Kind(

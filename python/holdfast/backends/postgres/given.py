@@ -15,6 +15,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed
 from holdfast.backends.loops import Owner
 from holdfast.backends.postgres.clients import Clients
 from holdfast.backends.postgres.conninfo import address
+from holdfast.backends.postgres.errors import kind_of
 from holdfast.backends.postgres.exchange import aexchange, exchange
 from holdfast.backends.postgres.statement import Statement
 from holdfast.errors import ConfigurationError
@@ -67,7 +68,12 @@ class GivenClients(Clients):
                 yield conn
         else:
             with conn.connection() as connection:
-                yield connection
+                try:
+                    yield connection
+                except psycopg.Error as error:
+                    if kind_of(error).moves:
+                        connection.close()  # in its place the pool makes another
+                    raise
 
     @asynccontextmanager
     async def _aborrowed(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
@@ -81,7 +87,12 @@ class GivenClients(Clients):
                 yield conn
         else:
             async with conn.connection() as connection:
-                yield connection
+                try:
+                    yield connection
+                except psycopg.Error as error:
+                    if kind_of(error).moves:
+                        await connection.close()
+                    raise
 
     def send(self, statements: Sequence[Statement]) -> list[Any]:
         self._check_process()

@@ -53,10 +53,11 @@ class Link:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is still there, as far as is seen without a trip. A moment after the last one
-        it is not looked at: should it be gone, the next is made again."""
+        """Whether it is still there, and to be used, as far as is seen without a trip. A moment
+        after the last one it is not looked at: should it be gone, the next is made again."""
         is_recent = self._loop.time() - self._heard < _A_MOMENT
-        return self._socket >= 0 and (is_recent or self.session.is_alive)
+        is_there = self._socket >= 0 and (is_recent or self.session.is_alive)
+        return is_there and not self.session.is_left
 
     @property
     def is_closed(self) -> bool:

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 import psycopg
 
+from holdfast.backends.eras import Era
 from holdfast.backends.postgres.errors import Silence
 from holdfast.backends.postgres.statement import Statement
 from holdfast.backends.postgres.trip import Preparing, Session
@@ -21,6 +22,8 @@ class Pooled(psycopg.Connection[Any]):
     """Seconds without a sign of life from the server; 0 for no end."""
     preparing: ClassVar[Preparing]
     """Whether statements are prepared on the server."""
+    era: ClassVar[Era]
+    """In which they are begun."""
     made: ClassVar[WeakValueDictionary[int, Pooled]]
     """All that are there."""
     session: Session
@@ -29,7 +32,7 @@ class Pooled(psycopg.Connection[Any]):
     def connect(cls, *args: Any, **how: Any) -> Any:
         connection = super().connect(*args, **how)
         try:
-            connection.session = Session(connection, cls.preparing)
+            connection.session = Session(connection, cls.preparing, cls.era)
         except BaseException:
             connection.close()
             raise

@@ -18,7 +18,9 @@ from psycopg.adapt import Transformer
 from psycopg.pq import ConnStatus, ExecStatus, Format, PipelineStatus, TransactionStatus
 from psycopg.waiting import Ready, Wait
 
+from holdfast.backends.eras import Era
 from holdfast.backends.postgres.columns import ByteArrays, Numbers, Texts, encoding_of
+from holdfast.backends.postgres.errors import kind_of
 from holdfast.backends.postgres.statement import REFUSED, Prepared, Statement, may_refuse
 
 _logger = logging.getLogger(__name__)
@@ -64,15 +66,22 @@ class Session:
     Args:
         connection: As psycopg made it.
         preparing: Whether statements are prepared on the server.
+        era: In which it was begun; ends with the answer of a server that is not the primary.
     """
 
-    def __init__(self, connection: Connection, preparing: Preparing) -> None:
+    def __init__(self, connection: Connection, preparing: Preparing, era: Era) -> None:
         self.connection: Any = connection
         self._pgconn = connection.pgconn
         self._preparing = preparing
+        self._era = era
         self._prepared: set[bytes] = set()
         self._encoding = encoding_of(connection)
         self._loaders = Transformer(connection)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it leads to a server that is not the primary."""
+        return self._era.is_over
 
     @property
     def is_alive(self) -> bool:
@@ -89,7 +98,8 @@ class Session:
     def is_whole(self) -> bool:
         """Whether another trip can be made."""
         return bool(
-            self._pgconn.transaction_status == TransactionStatus.IDLE
+            not self._era.is_over
+            and self._pgconn.transaction_status == TransactionStatus.IDLE
             and self._pgconn.pipeline_status == PipelineStatus.OFF
         )
 
@@ -107,6 +117,8 @@ class Session:
         error = errors.error_from_result(failed, encoding=self._encoding)
         if isinstance(error, errors.DivisionByZero) and may_refuse(statements):
             return [REFUSED]
+        if kind_of(error).moves:
+            self._era.end()
         raise error
 
     def _run(self, statements: Sequence[Statement], prepares: bool) -> Waits:
