@@ -151,14 +151,29 @@ class Reads:
         }
 
     def _page(self, cursor: sqlite3.Cursor, request: Page, now: float) -> list[Row]:
+        found = self._records(cursor, request, now)
+        writes = self._writes_of_page(cursor, found)
+        return [
+            Row(thread_id, ns, id, record, writes.get((key, ns, id), []))
+            for key, thread_id, ns, id, record in found
+        ]
+
+    def _records(
+        self, cursor: sqlite3.Cursor, request: Page, now: float
+    ) -> list[tuple[int, str, str, str, bytes]]:
+        """The records of a page, with the keys of their threads."""
         where = [IS_VISIBLE]
         values: list[Any] = [now]
+        ns = None if request.checkpoint_ns is None else to_column(request.checkpoint_ns)
         if request.thread_id is not None:
+            key = self._tables.key(cursor, request.thread_id, now)
+            if ns is None:
+                ns = self._only_namespace(cursor, key)
             where.append("c.thread = ?")
-            values.append(self._tables.key(cursor, request.thread_id, now))
-        if request.checkpoint_ns is not None:
+            values.append(key)
+        if ns is not None:
             where.append("c.checkpoint_ns = ?")
-            values.append(to_column(request.checkpoint_ns))
+            values.append(ns)
         if request.checkpoint_id is not None:
             where.append("c.checkpoint_id = ?")
             values.append(to_column(request.checkpoint_id))
@@ -169,23 +184,61 @@ class Reads:
             after = request.cursor
             where.append("(c.checkpoint_id, t.thread_id, c.checkpoint_ns) < (?, ?, ?)")
             values += map(to_column, (after.checkpoint_id, after.thread_id, after.checkpoint_ns))
-        rows = cursor.execute(
-            "SELECT c.thread, t.thread_id, c.checkpoint_ns, c.checkpoint_id, c.record "
-            f"FROM {self._tables.checkpoints} c JOIN {self._tables.threads} t ON t.key = c.thread "
-            f"WHERE {' AND '.join(where)} "
-            "ORDER BY c.checkpoint_id DESC, t.thread_id DESC, c.checkpoint_ns DESC LIMIT ?",
-            (*values, request.limit),
-        ).fetchall()
-        return [
-            Row(
-                from_column(thread_id),
-                from_column(ns),
-                from_column(id),
-                record,
-                self.writes_at(cursor, key, ns, id),
+        checkpoints = self._tables.checkpoints
+        order = "ORDER BY checkpoint_id DESC, thread_id DESC, checkpoint_ns DESC"
+
+        def select(column: str) -> str:
+            return (
+                f"SELECT c.thread, t.thread_id, c.checkpoint_ns, c.checkpoint_id, c.{column} "
+                f"FROM {checkpoints} c JOIN {self._tables.threads} t ON t.key = c.thread "
+                f"WHERE {' AND '.join(where)} {order} LIMIT ?"
             )
+
+        if request.thread_id is not None and ns is not None:
+            # The index has them in this order.
+            query = select("record")
+        else:
+            # What is sorted is sorted without the records: the index alone is read for it.
+            query = (
+                "SELECT p.thread, thread_id, p.checkpoint_ns, p.checkpoint_id, c.record "
+                f"FROM ({select('rowid')}) p CROSS JOIN {checkpoints} c ON c.rowid = p.rowid "
+                "ORDER BY p.checkpoint_id DESC, thread_id DESC, p.checkpoint_ns DESC"
+            )
+        rows = cursor.execute(query, (*values, request.limit))
+        return [
+            (key, from_column(thread_id), from_column(ns), from_column(id), record)
             for key, thread_id, ns, id, record in rows
         ]
+
+    def _only_namespace(self, cursor: sqlite3.Cursor, key: int | None) -> Column | None:
+        """The namespace of a thread that has one alone."""
+        some = f"checkpoint_ns) FROM {self._tables.checkpoints} WHERE thread = ?"
+        least, greatest = cursor.execute(
+            f"SELECT (SELECT min({some}), (SELECT max({some})", (key, key)
+        ).fetchone()
+        # Text may come as bytes from a given connection, and must not be bound as such.
+        return to_column(from_column(least)) if least == greatest and least is not None else None
+
+    def _writes_of_page(
+        self, cursor: sqlite3.Cursor, page: Sequence[tuple[int, str, str, str, bytes]]
+    ) -> dict[tuple[int, str, str], list[StoredWrite]]:
+        """The pending writes of a page, by the thread's key, the namespace and the id. The page has
+        all of a namespace between its greatest id there and its least: one query for each."""
+        bounds: dict[tuple[int, str], tuple[str, str]] = {}
+        for key, _, ns, id, _ in page:
+            greatest, _ = bounds.get((key, ns), (id, id))
+            bounds[key, ns] = greatest, id
+        found: dict[tuple[int, str, str], list[StoredWrite]] = {}
+        for (key, ns), (greatest, least) in bounds.items():
+            rows = cursor.execute(
+                f"SELECT checkpoint_id, task_id, idx, data FROM {self._tables.writes} "
+                "WHERE thread = ? AND checkpoint_ns = ? AND checkpoint_id BETWEEN ? AND ?",
+                (key, to_column(ns), to_column(least), to_column(greatest)),
+            )
+            for id, task_id, idx, data in rows:
+                write = StoredWrite(from_column(task_id), idx, data)
+                found.setdefault((key, ns, from_column(id)), []).append(write)
+        return found
 
     def _ancestors(self, cursor: sqlite3.Cursor, request: Ancestors, now: float) -> list[Row]:
         key = self._tables.key(cursor, request.thread_id, now)
