@@ -77,6 +77,7 @@ def judge(answers: list[Any], whole: list[Any], kinds: tuple[type, ...], how: st
     return errors
 
 
+@pytest.mark.timeout(600)  # some two thousand damages
 def test_no_damage_to_stored_bytes_goes_unnoticed(path: Path) -> None:
     whole = read(path)
     assert len({cell.table for cell in cells(path)}) >= 3

@@ -326,7 +326,8 @@ async def test_a_deadlock_is_tried_again(
     server: PostgresServer, conn: Connection, mode: str
 ) -> None:
     """A real one: the user's own transaction holds what a deletion wants, and wants what it has."""
-    conn.execute("ALTER ROLE postgres SET deadlock_timeout = '10ms'")
+    # A wait is looked at once, after this time: ours has to have begun by then.
+    conn.execute("ALTER ROLE postgres SET deadlock_timeout = '2s'")
     async with opened(server.url, mode, retry_budget=60) as calls:
         await put(calls)
         with eye(server.url) as mine:

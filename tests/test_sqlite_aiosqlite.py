@@ -30,6 +30,18 @@ async def test_a_closed_aiosqlite_connection_is_unavailable(tmp_path: Path) -> N
         await saver.aget_tuple(config())
 
 
+async def test_a_connection_that_nobody_has_opened_is_opened(tmp_path: Path) -> None:
+    """As LangGraph's own saver does it; by whoever comes first."""
+    given = aiosqlite.connect(tmp_path / "db")
+    saver = SqliteSaver(given)
+    found = await asyncio.gather(*(saver.aget_tuple(config(str(number))) for number in range(5)))
+    assert found == [None] * 5
+    await use(Calls(saver, "async"))
+    await given.close()
+    with pytest.raises(holdfast.StoreUnavailable, match="closed"):
+        await saver.aget_tuple(config())
+
+
 async def test_sync_calls_to_aiosqlite_come_from_other_threads(tmp_path: Path) -> None:
     async with aiosqlite.connect(tmp_path / "db") as given:
         saver = SqliteSaver(given)

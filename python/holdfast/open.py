@@ -98,9 +98,10 @@ def open(url: str | None = None, **options: Any) -> Saver:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
         named = f"{scheme!r}" if separator else "none"
+        known = ", ".join(f"{known}://" for known in sorted(_SCHEMES))
         raise ConfigurationError(
-            f"the URL's scheme is {named}; there are: "
-            f"{', '.join(f'{known}://' for known in sorted(_SCHEMES))}"
+            f"the URL's scheme is {named}; there are: {known}. A file is sqlite:///state.db; what "
+            "names a driver, postgresql+psycopg://, is written without it, postgresql://"
         )
     if _SCHEMES[scheme] is _redis:
         check_redis_url(url)

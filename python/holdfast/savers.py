@@ -90,6 +90,7 @@ class RedisSaver(Saver):
         redis_client: As `client` or `async_client`, whichever it is.
         connection_args: More arguments of redis-py's connections, for a URL; they win over it.
         checkpoint_prefix: As `prefix`.
+        checkpoint_write_prefix: Is taken as LangGraph's own saver takes it, and not needed.
         serde: LangGraph's serializer protocol.
         options: See `holdfast.Options`.
 
@@ -107,6 +108,7 @@ class RedisSaver(Saver):
         redis_client: Any = None,
         connection_args: Mapping[str, Any] | None = None,
         checkpoint_prefix: str | None = None,
+        checkpoint_write_prefix: str | None = None,
         serde: SerializerProtocol | None = None,
         **options: Any,
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 from holdfast.errors import ConfigurationError
 
@@ -16,13 +17,16 @@ def check_redis_url(url: str) -> None:
     Raises:
         ConfigurationError: Says nothing of the URL itself.
     """
-    _, _, rest = url.partition("://")
+    scheme, _, rest = url.partition("://")
     place, _, query = rest.partition("?")
     authority, _, path = place.partition("/")
+    # redis-py takes any other for database 0.
+    database = unquote(path).replace("/", "")
     # Not decoded: an @ that was escaped belongs where it is.
     options = [option.partition("=")[::2] for option in query.split("&") if option]
     if (
         (authority and "@" in path)
+        or (scheme != "unix" and database and not database.isdecimal())
         or "#" in rest
         or any(not re.fullmatch("[a-z_]+", name) or "@" in value for name, value in options)
     ):
@@ -52,8 +56,8 @@ def check_postgres_url(url: str) -> None:
 def unreadable() -> ConfigurationError:
     """The error for a URL that cannot be understood."""
     return ConfigurationError(
-        "the URL of Redis cannot be read: it is redis://user:password@host:port/db, rediss://… "
-        "or unix:///path; escape /, :, @, ? and # in the password with %"
+        "the URL of Redis cannot be read: it is redis://user:password@host:port/db, where db is a "
+        "number, rediss://… or unix:///path; escape /, :, @, ? and # in the password with %"
     )
 
 

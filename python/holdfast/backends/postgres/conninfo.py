@@ -34,6 +34,10 @@ def parsed(conninfo: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_names(conninfo: str, arguments: Mapping[str, Any]) -> None:
     """Refuse options that nobody has, or that nobody heeds where they stand."""
+    if named := re.match(r"postgres(ql)?\+\w+://", conninfo):
+        raise ConfigurationError(
+            f"the URL begins with {named[0]}, which names a driver: write postgresql:// instead"
+        )
     if conninfo.startswith(("postgresql://", "postgres://")):
         check_postgres_url(conninfo)
         query = conninfo.partition("?")[2]

@@ -67,8 +67,8 @@ _EXHAUSTED = Kind(
 )
 _CLOSED = Kind(
     StoreUnavailable,
-    "The connection or pool that was given to the saver is closed. Keep it open for as long as "
-    "the saver is used.",
+    "The connection or pool that was given to the saver is not open: open it (pool.open()), and "
+    "keep it open for as long as the saver is used.",
     passes=False,
 )
 _DENIED = Kind(
@@ -200,7 +200,9 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], Kind], ...] = tuple(
         ),
         (
             r"invalid (\w+ )?value|invalid port number|bad value for|"
-            "unrecognized configuration parameter|codec not available in Python",
+            "unrecognized configuration parameter|codec not available in Python|"
+            "does not support SSL, but SSL was required|channel binding|"
+            "authentication method requirement|definition of service",
             _IMPOSSIBLE,
         ),
         ("unsupported startup parameter|command-line options", _BETWEEN),

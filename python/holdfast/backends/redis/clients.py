@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
@@ -336,7 +337,9 @@ def _unknown_argument(pool: redis.ConnectionPool) -> str | None:
     try:
         pool.make_connection()
     except TypeError as error:
-        return str(error).rpartition(" ")[2]
+        # Python 3.13 goes on with what may have been meant.
+        named = re.search("keyword argument ('.*?')", str(error))
+        return named[1] if named else str(error)
     return None
 
 

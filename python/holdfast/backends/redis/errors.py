@@ -128,9 +128,15 @@ _NO_PLACE = Kind(
     "The server takes no more clients: raise maxclients, or find who keeps connections open.",
 )
 _NO_PLACE_TEXT = "max number of clients reached"
+_NO_DATABASE = Kind(
+    ConfigurationError,
+    "Name a database that the server has: redis.conf says how many there are (databases).",
+    passes=False,
+)
 # What has no code: a reply begins with it where others have theirs.
 _BY_TEXT = {
     _NO_PLACE_TEXT: _NO_PLACE,
+    "DB index is out of range": _NO_DATABASE,
     "The user executing the script can't": _BY_CODE["NOPERM"],
     "ACL failure in script": _BY_CODE["NOPERM"],
 }

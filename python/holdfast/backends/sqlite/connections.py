@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, StoreUnavailable
 from holdfast.options import Options
 
 MEMORY = ":memory:"
@@ -41,13 +41,23 @@ class File:
     def __init__(self, path: str | os.PathLike[str], options: Options) -> None:
         self.name = os.fspath(path)
         self._is_uri = self.name.startswith("file:")
+        if self.name.startswith("sqlite:"):
+            raise ConfigurationError(
+                f"{self.name!r} is a URL: give it to holdfast.open(), or a path to SqliteSaver"
+            )
         in_memory = self._is_uri and (MEMORY in self.name or "mode=memory" in self.name)
         # Without a name SQLite makes a database that only its connection can see.
         self.is_shared = in_memory or self.name in ("", MEMORY)
+        self._is_gone = False
         self._options = options
         self._is_absolute = self.is_shared or self._is_uri
 
     def open(self) -> sqlite3.Connection:
+        if self._is_gone:
+            raise StoreUnavailable(
+                f"SQLite, {self.name}: a database in memory goes with its saver, which was closed. "
+                "Use it before, or give a path."
+            )
         if not self._is_absolute:
             # Once: a later change of directory must not lead to another file.
             self.name, self._is_absolute = str(Path(self.name).absolute()), True
@@ -85,6 +95,7 @@ class File:
                 return
 
     def release(self, connection: sqlite3.Connection) -> None:
+        self._is_gone = self.is_shared
         connection.close()
 
     def reserve(self, connection: sqlite3.Connection) -> None:

@@ -28,6 +28,7 @@ class AiosqliteBackend(Backend):
         self._connection = connection
         self._options = options
         self._inner: SqliteBackend | None = None
+        self._starting: asyncio.Future[Any] | None = None
         self._owner = Owner("an aiosqlite connection", "a path instead")
 
     def _opened(self) -> SqliteBackend:
@@ -63,6 +64,7 @@ class AiosqliteBackend(Backend):
         # aiosqlite answers on every loop: here it only matters that sync calls find one that runs.
         self._owner.is_elsewhere()
         try:
+            await self._started()
             return await self._connection._execute(work)
         except ConfigurationError:
             raise  # which is a ValueError too
@@ -72,6 +74,16 @@ class AiosqliteBackend(Backend):
                 f"SQLite, the given aiosqlite connection: {error}. Keep it open for as long as "
                 "the saver is used."
             ) from error
+
+    async def _started(self) -> None:
+        """Open a connection that was given before anybody has."""
+        # aiosqlite's own thread, which older versions are themselves.
+        if self._starting is None:
+            if getattr(self._connection, "_thread", self._connection).ident is not None:
+                return
+            self._starting = asyncio.ensure_future(self._connection)
+        if not self._starting.done():
+            await asyncio.shield(self._starting)
 
     def _through_loop(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         self._check_process()
