@@ -20,6 +20,7 @@ from typing import Any
 import holdfast
 import psycopg
 import pytest
+from holdfast.backends.postgres import clients
 from psycopg_pool import PoolTimeout
 from support.calls import Calls
 from support.make import checkpoint, checkpoint_id, config, version
@@ -371,6 +372,39 @@ async def test_a_pool_that_is_exhausted_names_its_size(mode: str) -> None:
         assert (figures["pool_size"], figures["pool_waiting"], figures["errors"]) == (2, 0, 1)
         await calls.close()
         assert saver.stats()["pool_size"] == 0
+
+
+class Slowly(PostgresWire):
+    """A wire on which no connection is made until it is allowed."""
+
+    def __init__(self, port: int) -> None:
+        self.count = 0
+        """The connections that were asked for."""
+        self.may_connect = threading.Event()
+        super().__init__(port)
+
+    def _serve(self, client: socket.socket) -> None:
+        self.count += 1
+        self.may_connect.wait()
+        super()._serve(client)
+
+
+async def test_a_pool_that_takes_long_to_connect_keeps_its_size(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who have waited longer than their patience go on waiting."""
+    monkeypatch.setattr(clients, "_PATIENCE", 0.02)
+    with holdfast.open(server.url) as saver:
+        saver.setup()
+    with Slowly(server.port) as wire:
+        calls = Calls(holdfast.open(wire.url, pool_size=2, retry_budget=30), "sync")
+        tasks = [asyncio.ensure_future(calls.get_tuple(config(f"t{n}"))) for n in range(8)]
+        # Long enough for each to lose its patience several times.
+        await asyncio.to_thread(time.sleep, 0.5)
+        wire.may_connect.set()
+        await asyncio.gather(*tasks)
+        assert wire.count <= 2
+        await calls.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

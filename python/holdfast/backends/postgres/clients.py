@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,15 +17,15 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from holdfast.backends.eras import Eras
 from holdfast.backends.loops import running_loop
 from holdfast.backends.postgres.conninfo import address, parsed
-from holdfast.backends.postgres.errors import connecting
 from holdfast.backends.postgres.link import Link
 from holdfast.backends.postgres.loop_connections import LoopConnections
 from holdfast.backends.postgres.pooled import Pooled
 from holdfast.backends.postgres.statement import Statement
 from holdfast.backends.postgres.trip import Preparing, Session
+from holdfast.errors import for_another
 from holdfast.options import Options
 
-# Seconds that a request waits for a connection of the pool before it is asked why.
+# Seconds that a request waits for a connection of the pool before it is looked why.
 _PATIENCE = 0.5
 
 
@@ -105,19 +106,12 @@ class FromUrl(Clients):
         self._preparing = Preparing(options.prepared_statements)
         self._reply_timeout = options.reply_timeout
         self._eras = Eras()
-        self._count_anew()
         self._opening = threading.Lock()
         self._pool: ConnectionPool[Pooled] | None = None
         self._loops: dict[asyncio.AbstractEventLoop, LoopConnections] = {}
 
-    def _count_anew(self) -> None:
-        """Have kinds of connections of which none was made: those of the pool, and one that is made
-        beside it, each counted by itself."""
-        self._pooled, self._beside = (
-            self._kind_of_connection(name) for name in ("Connection", "ConnectionBeside")
-        )
-
-    def _kind_of_connection(self, name: str) -> Any:
+    def _kind_of_connection(self) -> type[Pooled]:
+        """A kind of connections of which none was made."""
         made: Any = weakref.WeakValueDictionary
         how = {
             "preparing": self._preparing,
@@ -125,7 +119,7 @@ class FromUrl(Clients):
             "reply_timeout": self._reply_timeout,
             "made": made(),
         }
-        return type(name, (Pooled,), how)
+        return type("Connection", (Pooled,), how)
 
     @property
     def where(self) -> str:
@@ -140,12 +134,11 @@ class FromUrl(Clients):
             with self._opening:
                 pool = self._pool
                 if pool is None:
-                    self._count_anew()
                     # Connections are made as they are needed. A failure to connect is not kept
                     # trying at: who asks next tries again.
                     pool = ConnectionPool(
                         self._conninfo,
-                        connection_class=self._pooled,
+                        connection_class=self._kind_of_connection(),
                         kwargs={"autocommit": True},
                         min_size=0,
                         max_size=self.size,
@@ -160,29 +153,43 @@ class FromUrl(Clients):
     def send(self, statements: Sequence[Statement]) -> list[Any]:
         pool = self._opened()
         try:
-            connection = pool.getconn()
-            for _ in range(self.size):
-                if connection.session.is_alive:
-                    break
-                pool.putconn(connection)
-                connection = pool.getconn()
+            connection = self._taken(pool)
         except PoolClosed:  # meanwhile, by `close`: a call that comes later opens another
             return self.send(statements)
-        except PoolTimeout:
-            if not _is_empty(pool):
-                raise
-            # The pool cannot connect. Why, another attempt tells.
-            with connecting():
-                connection = self._beside.connect(self._conninfo, autocommit=True)
-            with connection:
-                rows: list[Any] = connection.exchange(statements)
-                return rows
         try:
             return connection.exchange(statements)
         finally:
             if connection.session.is_left:
                 self._leave(pool)
             pool.putconn(connection)
+
+    def _taken(self, pool: ConnectionPool[Pooled]) -> Pooled:
+        """A connection of the pool for the caller alone.
+
+        Raises:
+            PoolTimeout: All were in use for too long.
+            Unreached: None could be made.
+            PoolClosed: Meanwhile.
+        """
+        while True:
+            begun = time.monotonic()
+            try:
+                connection = pool.getconn()
+                for _ in range(self.size):
+                    if connection.session.is_alive:
+                        break
+                    pool.putconn(connection)
+                    connection = pool.getconn()
+            except PoolTimeout:
+                if not _is_empty(pool):
+                    raise
+                refused = _kind_of(pool).refused
+                if refused is not None and refused[0] >= begun:
+                    error = for_another(refused[1])
+                    raise error from error.__cause__
+                # The pool is still connecting: none is made beside it, which would be too many.
+            else:
+                return connection
 
     def _leave(self, pool: ConnectionPool[Pooled]) -> None:
         """Close a pool whose connections lead to a server that is not the primary, once: those that
@@ -271,7 +278,6 @@ class FromUrl(Clients):
         inherited = [self._pool, *self._loops.values()]
         self._pool, self._opening = None, threading.Lock()
         self._loops = {}
-        self._count_anew()
         return inherited
 
 

@@ -10,9 +10,10 @@ from weakref import WeakValueDictionary
 import psycopg
 
 from holdfast.backends.eras import Era
-from holdfast.backends.postgres.errors import Silence
+from holdfast.backends.postgres.errors import Silence, connecting
 from holdfast.backends.postgres.statement import Statement
 from holdfast.backends.postgres.trip import Preparing, Session
+from holdfast.errors import for_another
 
 
 class Pooled(psycopg.Connection[Any]):
@@ -26,17 +27,31 @@ class Pooled(psycopg.Connection[Any]):
     """In which they are begun."""
     made: ClassVar[WeakValueDictionary[int, Pooled]]
     """All that are there."""
+    refused: ClassVar[tuple[float, Exception] | None] = None
+    """When one could not be made the last time, by `time.monotonic`, and why: the pool tells nobody
+    who waits."""
     session: Session
 
     @classmethod
     def connect(cls, *args: Any, **how: Any) -> Any:
-        connection = super().connect(*args, **how)
+        try:
+            connection = cls._connected(*args, **how)
+        except Exception as error:
+            # A copy: the traceback of what is raised leads to the pool.
+            cls.refused = time.monotonic(), for_another(error)
+            raise
+        cls.made[id(connection)] = connection
+        return connection
+
+    @classmethod
+    def _connected(cls, *args: Any, **how: Any) -> Any:
+        with connecting():
+            connection = super().connect(*args, **how)
         try:
             connection.session = Session(connection, cls.preparing, cls.era)
         except BaseException:
             connection.close()
             raise
-        cls.made[id(connection)] = connection
         return connection
 
     def exchange(self, statements: Sequence[Statement]) -> list[Any]:
