@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from holdfast import PostgresSaver
 from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row, dict_row, namedtuple_row
 from psycopg_pool import (
     AsyncConnectionPool,
@@ -302,3 +303,41 @@ async def test_a_forked_child_uses_nothing_of_its_parents(
     for _ in range(3):
         assert await saver.aget_tuple(config()) == await asyncio.to_thread(saver.get_tuple, stored)
     assert clients(conn) == before
+
+
+# --- failures that pass
+
+
+async def test_a_failure_passes_also_while_the_connection_is_used(
+    url: str, conn: Connection, table: str
+) -> None:
+    """Whether it was in a transaction of the owner's is not asked of a connection in use."""
+    with psycopg.connect(url, autocommit=True) as mine:
+        saver = PostgresSaver(mine, table=table)
+        await saver.asetup()
+        conn.execute(
+            "CREATE SEQUENCE given.refusals MINVALUE 0;"
+            "CREATE FUNCTION given.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "IF nextval('given.refusals') < 3 THEN RAISE 'made up' USING ERRCODE = '40001'; END IF;"
+            "RETURN NULL; END $$;"
+            "CREATE TRIGGER refuse AFTER INSERT ON given.holdfast_threads "
+            "FOR EACH STATEMENT EXECUTE FUNCTION given.refuse()"
+        )
+        backend = saver._live.backend
+        judged = backend._judged
+
+        def judged_while_in_use(failure: Exception) -> tuple[bool, str]:
+            with conn.transaction():
+                conn.execute("LOCK given.holdfast_checkpoints")
+                other = threading.Thread(target=saver.get_tuple, args=[config("other")])
+                other.start()
+                while mine.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                    pass
+                verdict = judged(failure)
+            other.join()
+            return verdict
+
+        backend._judged = judged_while_in_use
+        await asyncio.to_thread(put_one, saver)
+        assert saver.stats()["retries"] == 3
+        assert rows(conn) == 1

@@ -26,6 +26,7 @@ from holdfast.backends.postgres.statement import Refusable, Statement
 from holdfast.backends.postgres.statements import Statements
 from holdfast.backends.postgres.tables import Tables
 from holdfast.backends.postgres.threads import Threads
+from holdfast.backends.postgres.within import is_within
 from holdfast.backends.remote import IO, RemoteBackend
 from holdfast.drive import adrive, drive
 from holdfast.errors import ConfigurationError
@@ -60,7 +61,7 @@ class PostgresBackend(RemoteBackend):
             **Threads(statements).answers,
         }
         self._answers[Check] = lambda _: check(self.tables)
-        self._is_in_transaction, self._may_move = clients.is_in_transaction, clients.may_move
+        self._may_move = clients.may_move
         self._is_set_up = self._may_be_undone = False
         self._forget_lines()
 
@@ -86,16 +87,17 @@ class PostgresBackend(RemoteBackend):
         await adrive(self._made(make_ready(self._statements.of_a_superstep), None), self._aio)
 
     def _set_up(self) -> None:
-        self._note(drive(self._made(set_up(self.tables, self._clients.where), None), self._io))
+        wanted = self._made(set_up(self.tables, self._clients.where), None)
+        self._note(*drive(wanted, self._io))
 
     async def _aset_up(self) -> None:
         wanted = self._made(set_up(self.tables, self._clients.where), None)
-        self._note(await adrive(wanted, self._aio))
+        self._note(*await adrive(wanted, self._aio))
 
-    def _note(self, was_made: bool) -> None:
+    def _note(self, was_made: bool, within: bool) -> None:
         """The tables are there; in a transaction of the user's, which may take them back, perhaps
         for now."""
-        self._may_be_undone = self._is_in_transaction() and (was_made or self._may_be_undone)
+        self._may_be_undone = within and (was_made or self._may_be_undone)
         self._is_set_up = not self._may_be_undone
 
     def execute(self, request: Request) -> Any:
@@ -150,7 +152,7 @@ class PostgresBackend(RemoteBackend):
         # What fails in a transaction fails there again: its user has to repeat all of it. So does
         # what a server refuses that will not be another.
         stays = isinstance(failure, ReadOnlySqlTransaction) and not self._may_move
-        passes = kind_of(failure).passes and not stays and not self._is_in_transaction()
+        passes = kind_of(failure).passes and not stays and not is_within(failure)
         return passes, "lost" if is_lost(failure) else ""
 
     def _raised(self, failure: Exception, where: str, attempts: int, seconds: float) -> Exception:

@@ -55,10 +55,6 @@ class Clients(ABC):
     may_move = True
     """Whether another attempt may reach another server."""
 
-    def is_in_transaction(self) -> bool:
-        """Whether what is sent is a part of a transaction of the user's."""
-        return False
-
     @abstractmethod
     def stats(self) -> Mapping[str, int]:
         """Figures of the pools."""

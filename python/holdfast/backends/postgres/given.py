@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
-from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed
 
 from holdfast.backends.loops import Owner
@@ -18,6 +17,7 @@ from holdfast.backends.postgres.conninfo import address
 from holdfast.backends.postgres.errors import kind_of
 from holdfast.backends.postgres.exchange import aexchange, exchange
 from holdfast.backends.postgres.statement import Statement
+from holdfast.backends.postgres.within import telling, told
 from holdfast.errors import ConfigurationError
 
 Given = psycopg.Connection[Any] | ConnectionPool[Any]
@@ -65,7 +65,8 @@ class GivenClients(Clients):
         if isinstance(conn, psycopg.Connection):
             with self._lock:
                 _check_open(conn)
-                yield conn
+                with telling(conn):
+                    yield conn
         else:
             with conn.connection() as connection:
                 try:
@@ -84,7 +85,8 @@ class GivenClients(Clients):
                 self._async_lock = loop, asyncio.Lock()
             async with self._async_lock[1]:
                 _check_open(conn)
-                yield conn
+                with telling(conn):
+                    yield conn
         else:
             async with conn.connection() as connection:
                 try:
@@ -99,7 +101,7 @@ class GivenClients(Clients):
         if self._conn is None:
             return self._owner.run(lambda: self.asend(statements))
         with self._borrowed() as connection:
-            return exchange(connection, statements)
+            return told(connection, exchange(connection, statements))
 
     async def asend(self, statements: Sequence[Statement]) -> list[Any]:
         self._check_process()
@@ -108,14 +110,7 @@ class GivenClients(Clients):
         if self._owner.is_elsewhere():
             return await asyncio.to_thread(self._owner.run, lambda: self.asend(statements))
         async with self._aborrowed() as connection:
-            return await aexchange(connection, statements)
-
-    def is_in_transaction(self) -> bool:
-        return any(
-            isinstance(one, (psycopg.Connection, psycopg.AsyncConnection))
-            and one.pgconn.transaction_status != TransactionStatus.IDLE
-            for one in (self._conn, self._async_conn)
-        )
+            return told(connection, await aexchange(connection, statements))
 
     def _check_process(self) -> None:
         if self._is_inherited:

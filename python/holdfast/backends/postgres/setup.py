@@ -7,28 +7,30 @@ from collections.abc import Sequence
 from holdfast.backends.postgres.columns import Texts
 from holdfast.backends.postgres.statement import Prepared, Statement, Trips
 from holdfast.backends.postgres.tables import Tables, block, literal
+from holdfast.backends.postgres.within import is_within
 from holdfast.errors import ConfigurationError, FormatTooNew
 
 
-def set_up(tables: Tables, where: str) -> Trips[bool]:
+def set_up(tables: Tables, where: str) -> Trips[tuple[bool, bool]]:
     """Look for the tables' layout, and change nothing where it is there. Otherwise make what
-    lacks, in one transaction, while nobody else does. Whether something was made.
+    lacks, in one transaction, while nobody else does. Whether something was made, and whether that
+    was in a transaction of the user's.
 
     Raises:
         FormatTooNew: A newer version of holdfast made the tables.
         ConfigurationError: Some of the tables are gone.
     """
-    found = yield from _layout(tables, where)
+    found, within = yield from _layout(tables, where)
     makes = found < tables.layout
     if makes:
         yield [Statement(_migration(tables).encode())]
-        found = yield from _layout(tables, where)
+        found, within = yield from _layout(tables, where)
     if found > tables.layout:
         raise FormatTooNew(
             f"Postgres, {where}: tables of layout {found}, this version of holdfast reads up to "
             f"{tables.layout}. Upgrade holdfast to use them."
         )
-    return makes
+    return makes, within
 
 
 def make_ready(statements: Sequence[bytes]) -> Trips[None]:
@@ -37,22 +39,24 @@ def make_ready(statements: Sequence[bytes]) -> Trips[None]:
     yield [Prepared(sql) for sql in statements]
 
 
-def _layout(tables: Tables, where: str) -> Trips[int]:
-    """The layout of the tables; 0 where there are none."""
+def _layout(tables: Tables, where: str) -> Trips[tuple[int, bool]]:
+    """The layout of the tables, 0 where there are none; and whether a transaction of the user's was
+    asked."""
     name = tables.names["layout"]
     lacks = b"SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL"
-    lacking = {row[0] for row in (yield [Statement(lacks, (Texts(tables.names.values()),))])[0]}
+    replies = yield [Statement(lacks, (Texts(tables.names.values()),))]
+    lacking = {row[0] for row in replies[0]}
     if name in lacking:
-        return 0
+        return 0, is_within(replies)
     if lacking:
         raise ConfigurationError(
             f"Postgres, {where}: {name} is there, but not {', '.join(sorted(lacking))}: somebody "
             "has dropped it. Restore it from a backup; or drop the other tables of this prefix, "
             "with all that they hold, and call saver.setup()."
         )
-    rows = (yield [Statement(f"SELECT max(version) FROM {name}".encode())])[0]
-    version: int = rows[0][0] or 0
-    return version
+    replies = yield [Statement(f"SELECT max(version) FROM {name}".encode())]
+    version: int = replies[0][0][0] or 0
+    return version, is_within(replies)
 
 
 def _migration(tables: Tables) -> str:
