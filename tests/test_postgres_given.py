@@ -205,7 +205,7 @@ async def test_what_was_closed_is_told_at_once(url: str, table: str, kind: str, 
         saver = PostgresSaver(**await arguments(stack, url, kind, {}), table=table)
         await saver.asetup()
     calls = Calls(saver, mode)
-    with pytest.raises(holdfast.StoreUnavailable, match=r"closed.*Keep it open") as caught:
+    with pytest.raises(holdfast.StoreUnavailable, match=r"closed.*keep it open") as caught:
         await calls.get_tuple(config())
     assert isinstance(caught.value.__cause__, psycopg.Error)
     assert saver.stats()["retries"] == 0

@@ -330,6 +330,21 @@ async def test_a_connection_that_was_silent_is_not_used_again(filled: Trouble, m
     await calls.close()
 
 
+async def test_who_is_not_waited_for_leaves_the_server(filled: Trouble, mode: str) -> None:
+    """Backends that wait for a lock would stay until they have it, more with each attempt."""
+    filled.say("BEGIN", "LOCK TABLE holdfast_threads IN ACCESS EXCLUSIVE MODE")
+    calls = opened(filled, mode, budget=0.5)
+    attempts = (calls.put(config(f"t{n}"), of(2), {}, {}) for n in range(3))
+    answers = await asyncio.gather(*attempts, return_exceptions=True)
+    assert [type(one) for one in answers] == [holdfast.StoreTimeout] * 3
+    await calls.close()
+    with eye(filled.server.url) as conn:
+        waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while conn.execute(waits).rowcount:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    filled.say("COMMIT")
+
+
 async def test_a_reply_that_takes_long_and_comes_is_waited_for(slow: Slow, mode: str) -> None:
     """A slow line: longer than `reply_timeout` in all, but never silent for so long."""
     url = f"postgresql://postgres@127.0.0.1:{slow.port}/postgres?sslmode=disable"

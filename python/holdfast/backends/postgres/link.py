@@ -14,6 +14,7 @@ from psycopg.waiting import Ready, Wait
 
 from holdfast.backends.postgres.errors import Silence
 from holdfast.backends.postgres.statement import Statement
+from holdfast.backends.postgres.stopping import stop
 from holdfast.backends.postgres.trip import Session, Waits
 
 _logger = logging.getLogger(__name__)
@@ -158,6 +159,7 @@ class Link:
             self._timer = self._loop.call_later(left, self._on_time)
         else:
             self._trip.close()
+            stop(self._pgconn)
             self.close()
             self._end(Silence(f"no reply within {self._timeout:g} s"))
 

@@ -12,6 +12,7 @@ import psycopg
 from holdfast.backends.eras import Era
 from holdfast.backends.postgres.errors import Silence, connecting
 from holdfast.backends.postgres.statement import Statement
+from holdfast.backends.postgres.stopping import stop
 from holdfast.backends.postgres.trip import Preparing, Session
 from holdfast.errors import for_another
 
@@ -56,7 +57,11 @@ class Pooled(psycopg.Connection[Any]):
 
     def exchange(self, statements: Sequence[Statement]) -> list[Any]:
         """The rows that each statement gives: all of them one transaction."""
-        rows: list[Any] = self.wait(self.session.trip(statements))
+        try:
+            rows: list[Any] = self.wait(self.session.trip(statements))
+        except Silence:
+            stop(self.pgconn)
+            raise
         return rows
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **how: Any) -> Any:
