@@ -59,8 +59,7 @@ fn to_origin(value: &Bound<'_, PyAny>, name: &[u8], parent: Option<&Record>) -> 
             ));
         }
         let whole = parent.map(Record::whole).transpose()?;
-        let entry = whole.and_then(|w| Some(&w.entries[*w.channels.get(name)?]));
-        return match entry {
+        return match whole.and_then(|whole| whole.channel(name)) {
             Some(Entry::Channel { value, .. }) => Ok(Origin::Parent(value.clone())),
             _ => Err(PyValueError::new_err(
                 "the parent has no such channel to keep",

@@ -136,13 +136,13 @@ impl Core {
                         Some(value)
                     }
                 };
-                entries.push(Entry::Channel {
+                entries.push(Arc::new(Entry::Channel {
                     name,
                     version,
                     value,
-                });
+                }));
             }
-            entries.extend(seen);
+            entries.extend(seen.into_iter().map(Arc::new));
             let last = last
                 .as_ref()
                 .map(|whole| (&whole.entries[..], whole.base.as_ref()));

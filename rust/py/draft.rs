@@ -15,7 +15,7 @@ use crate::store::base::Base;
 use crate::store::cache::{Loaded, Scope, Whole};
 use crate::store::chunk::{Id, Ref};
 use crate::store::draft::{self, Shipment};
-use crate::store::manifest::Entry;
+use crate::store::manifest::Line;
 use crate::store::memo::Outline;
 use crate::store::record::Record;
 
@@ -44,7 +44,7 @@ fn seal_all(
 pub struct Placed {
     pub place: Place,
     pub record: Record,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<Line>,
     pub base: Option<Arc<Base>>,
 }
 

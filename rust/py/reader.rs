@@ -59,7 +59,7 @@ type Contents<'py> = (
 
 /// The channels that have a value.
 fn filled(whole: &Whole) -> impl Iterator<Item = (&Vec<u8>, &Value)> {
-    whole.entries.iter().filter_map(|entry| match entry {
+    whole.entries.iter().filter_map(|entry| match &**entry {
         Entry::Channel { name, value, .. } => Some((name, value.as_ref()?)),
         Entry::Seen { .. } => None,
     })
@@ -78,21 +78,15 @@ impl Reader {
         self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find(&self, wanted: Vec<Ref>) -> Vec<Ref> {
+    fn missing_of<'a>(&self, values: impl IntoIterator<Item = &'a Value>) -> Vec<Ref> {
+        let spans = values.into_iter().flat_map(Value::spans);
+        let wanted: Vec<Ref> = spans.map(|span| span.reference).collect();
+        if wanted.is_empty() {
+            return wanted;
+        }
         let mut chunks = self.chunks();
         let mut cache = self.shared.cache();
         chunks.missing(wanted, |id| cache.chunk(self.scope, id))
-    }
-
-    fn missing_of(&self, values: impl IntoIterator<Item = Value>) -> Vec<Ref> {
-        let wanted = values.into_iter().flat_map(|value| {
-            value
-                .spans()
-                .iter()
-                .map(|span| span.reference)
-                .collect::<Vec<_>>()
-        });
-        self.find(wanted.collect())
     }
 
     /// Read the manifest if its nodes are here; else say which are not.
@@ -178,15 +172,10 @@ impl Reader {
                 Some(names) => Some(names.iter().map(to_bytes).collect::<PyResult<Vec<_>>>()?),
                 None => None,
             };
-            let chosen = whole.entries.iter().filter_map(|entry| match entry {
-                Entry::Channel {
-                    name,
-                    value: Some(value),
-                    ..
-                } if names.as_ref().is_none_or(|names| names.contains(name)) => Some(value.clone()),
-                _ => None,
-            });
-            let head = [&whole.record.metadata, &whole.record.skeleton].map(Value::clone);
+            let head = [&whole.record.metadata, &whole.record.skeleton];
+            let chosen = filled(whole)
+                .filter(|(name, _)| names.as_ref().is_none_or(|names| names.contains(name)))
+                .map(|(_, value)| value);
             missing =
                 self.missing_of(chosen.chain(head.into_iter().filter(|_| channels.is_none())));
         } else if channels.is_none() {
@@ -198,19 +187,19 @@ impl Reader {
 
     /// Ids still to be fetched for a record's metadata.
     fn missing_metadata<'py>(&self, py: Python<'py>, record: &Record) -> Vec<Bound<'py, PyBytes>> {
-        let missing = self.missing_of([record.head().metadata.clone()]);
+        let missing = self.missing_of([&record.head().metadata]);
         missing.iter().map(|r| PyBytes::new(py, &r.id.0)).collect()
     }
 
     /// Ids still to be fetched for a record's skeleton.
     fn missing_skeleton<'py>(&self, py: Python<'py>, record: &Record) -> Vec<Bound<'py, PyBytes>> {
-        let missing = self.missing_of([record.head().skeleton.clone()]);
+        let missing = self.missing_of([&record.head().skeleton]);
         missing.iter().map(|r| PyBytes::new(py, &r.id.0)).collect()
     }
 
     /// Ids still to be fetched for a pending write.
     fn missing_write<'py>(&self, py: Python<'py>, write: &Write) -> Vec<Bound<'py, PyBytes>> {
-        let missing = self.missing_of([write.0.value.clone()]);
+        let missing = self.missing_of([&write.0.value]);
         missing.iter().map(|r| PyBytes::new(py, &r.id.0)).collect()
     }
 

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::store::base::{Base, Edit};
 use crate::store::cache::Whole;
 use crate::store::chunk::Ref;
-use crate::store::manifest::{Entry, Manifest};
+use crate::store::manifest::{Entry, Line, Manifest};
 use crate::store::record;
 use crate::store::value::Value;
 
@@ -27,8 +27,14 @@ pub struct Record {
 impl Record {
     /// Open the stored bytes of a checkpoint.
     pub fn open(stored: &[u8]) -> Result<Self> {
+        let mut record = record::Record::open(stored)?;
+        if let Manifest::Inline(entries) = &mut record.manifest {
+            let entries = std::mem::take(entries);
+            let whole = Whole::new(record, entries, None, stored.len());
+            return Ok(Self::cached(Arc::new(whole)));
+        }
         Ok(Self {
-            record: OnceLock::from(record::Record::open(stored)?),
+            record: OnceLock::from(record),
             size: stored.len(),
             whole: OnceLock::new(),
         })
@@ -60,7 +66,7 @@ impl Record {
     }
 
     /// Take what its manifest lists, and the base that it was read with.
-    pub fn complete(&self, entries: Vec<Entry>, base: Option<Arc<Base>>) {
+    pub fn complete(&self, entries: Vec<Line>, base: Option<Arc<Base>>) {
         let whole = Whole::new(self.head().clone(), entries, base, self.size);
         let _ = self.whole.set(Arc::new(whole));
     }
@@ -73,16 +79,13 @@ impl Record {
     }
 
     /// The values of which the record itself says what they are.
-    pub fn own_values(&self) -> Vec<Value> {
+    pub fn own_values(&self) -> Vec<&Value> {
         let record = self.head();
-        let mut values = vec![record.metadata.clone(), record.skeleton.clone()];
+        let mut values = vec![&record.metadata, &record.skeleton];
         if let Manifest::Based(_, edits) = &record.manifest {
             values.extend(edits.iter().filter_map(|edit| match edit {
-                Edit::Put {
-                    entry: Entry::Channel { value, .. },
-                    ..
-                } => value.clone(),
-                _ => None,
+                Edit::Put { entry, .. } => entry.value(),
+                Edit::Take { .. } => None,
             }));
         }
         values
@@ -111,11 +114,11 @@ impl Record {
     /// Whether the manifest lists this channel in this version, with or without a value.
     fn holds(&self, channel: &Bound<'_, PyString>, version: &Bound<'_, PyAny>) -> PyResult<bool> {
         let whole = self.whole()?;
-        let Some(at) = whole.channels.get(&to_bytes(channel)?) else {
+        let Some(entry) = whole.channel(&to_bytes(channel)?) else {
             return Ok(false);
         };
         let wanted = to_version(version)?;
-        Ok(matches!(&whole.entries[*at],
+        Ok(matches!(entry,
             Entry::Channel { version: Some(version), .. } if *version == wanted))
     }
 
@@ -127,7 +130,7 @@ impl Record {
                 name,
                 version: Some(version),
                 ..
-            } = entry
+            } = &**entry
             {
                 versions.set_item(to_text(py, name)?, from_version(py, version)?)?;
             }
@@ -138,7 +141,7 @@ impl Record {
     fn versions_seen<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let seen = PyDict::new(py);
         for entry in &self.whole()?.entries {
-            if let Entry::Seen { node, versions } = entry {
+            if let Entry::Seen { node, versions } = &**entry {
                 let of = PyDict::new(py);
                 for (channel, version) in versions {
                     of.set_item(to_text(py, channel)?, from_version(py, version)?)?;
@@ -155,7 +158,7 @@ impl Record {
             .whole()?
             .entries
             .iter()
-            .filter_map(|entry| match entry {
+            .filter_map(|entry| match &**entry {
                 Entry::Channel {
                     name,
                     value: Some(_),

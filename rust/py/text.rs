@@ -3,6 +3,8 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+use super::raw;
+
 /// The bytes of a text.
 pub fn to_bytes(text: &Bound<'_, PyString>) -> PyResult<Vec<u8>> {
     if let Ok(utf8) = text.to_str() {
@@ -14,8 +16,8 @@ pub fn to_bytes(text: &Bound<'_, PyString>) -> PyResult<Vec<u8>> {
 
 /// The text that [`to_bytes`] was given.
 pub fn to_text<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
-    if let Ok(utf8) = std::str::from_utf8(bytes) {
-        return Ok(PyString::new(py, utf8));
+    if let Some(text) = raw::text(py, bytes) {
+        return Ok(text);
     }
     let decoded = PyBytes::new(py, bytes).call_method1("decode", ("utf-8", "surrogatepass"))?;
     Ok(decoded.cast_into::<PyString>()?)

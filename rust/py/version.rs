@@ -10,7 +10,10 @@ use crate::store::version::Version;
 /// A channel's version from what Python has for it.
 pub fn to_version(version: &Bound<'_, PyAny>) -> PyResult<Version> {
     if let Ok(text) = version.cast_exact::<PyString>() {
-        Ok(Version::Text(to_bytes(text)?))
+        Ok(match text.to_str() {
+            Ok(utf8) => Version::of_text(utf8.as_bytes()),
+            Err(_) => Version::of_text(&to_bytes(text)?),
+        })
     } else if let Ok(int) = version.cast_exact::<PyInt>() {
         Ok(Version::Int(int.extract()?))
     } else if let Ok(float) = version.cast_exact::<PyFloat>() {
@@ -24,9 +27,10 @@ pub fn to_version(version: &Bound<'_, PyAny>) -> PyResult<Version> {
 
 /// What [`to_version`] was given.
 pub fn from_version<'py>(py: Python<'py>, version: &Version) -> PyResult<Bound<'py, PyAny>> {
-    Ok(match version {
-        Version::Int(n) => n.into_pyobject(py)?.into_any(),
-        Version::Float(x) => x.into_pyobject(py)?.into_any(),
-        Version::Text(text) => to_text(py, text)?.into_any(),
-    })
+    match version {
+        Version::Int(n) => Ok(n.into_pyobject(py)?.into_any()),
+        Version::Float(x) => Ok(x.into_pyobject(py)?.into_any()),
+        Version::Counted(counted) => counted.with_text(|text| Ok(to_text(py, text)?.into_any())),
+        Version::Text(text) => Ok(to_text(py, text)?.into_any()),
+    }
 }

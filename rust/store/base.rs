@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::bytes::{put_varint, Input};
 use super::chunk::{Ref, MANIFEST};
-use super::manifest::{written, written_size, Entry};
+use super::manifest::{written, written_size, Entry, Line};
 use super::tree::Page;
 use super::value::References;
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ const WORN: (usize, usize) = (3, 10);
 #[derive(Debug, PartialEq)]
 pub struct Base {
     pub page: Arc<Page>,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<Line>,
     size: usize,
 }
 
@@ -38,7 +38,7 @@ pub struct Base {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Edit {
     Take { skip: usize, count: usize },
-    Put { skip: usize, entry: Entry },
+    Put { skip: usize, entry: Line },
 }
 
 const TAKE: u64 = 0;
@@ -47,7 +47,7 @@ const PUT: u64 = 1;
 impl Base {
     /// A base for manifests that are much like this one, if it is worth it: `last` is the one
     /// before.
-    pub fn plan(entries: &[Entry], last: &[Entry]) -> Option<Self> {
+    pub fn plan(entries: &[Line], last: &[Line]) -> Option<Self> {
         let short = || entries.iter().filter(|e| is_short(e));
         let (references, payload) = written(short());
         let size = payload.len() + references.len() * Ref::LEN;
@@ -81,7 +81,7 @@ impl Base {
 
     /// What makes these lines of the base's; `None` where too much has changed, or where that takes
     /// more than `most` bytes.
-    pub fn edits(&self, entries: &[Entry], most: usize) -> Option<Vec<Edit>> {
+    pub fn edits(&self, entries: &[Line], most: usize) -> Option<Vec<Edit>> {
         let edits = edits(&self.entries, entries);
         let (of, among) = WORN;
         let is_worn = written_size(put(&edits).filter(|e| is_short(e))) * among > self.size * of;
@@ -89,7 +89,7 @@ impl Base {
     }
 
     /// The lines that edits make of the base's.
-    pub fn edited(&self, edits: &[Edit]) -> Result<Vec<Entry>> {
+    pub fn edited(&self, edits: &[Edit]) -> Result<Vec<Line>> {
         let mut rest = &self.entries[..];
         let mut entries = Vec::new();
         for edit in edits {
@@ -109,7 +109,7 @@ impl Base {
 
     /// Bytes in memory, roughly.
     pub fn heap(&self) -> usize {
-        self.size + self.entries.iter().map(Entry::heap).sum::<usize>()
+        self.size + self.entries.iter().map(|entry| entry.heap()).sum::<usize>()
     }
 }
 
@@ -141,7 +141,7 @@ impl Edit {
             }
             Self::Take { skip, count }
         } else {
-            let entry = Entry::take(input, references)?;
+            let entry = Arc::new(Entry::take(input, references)?);
             Self::Put { skip, entry }
         })
     }
@@ -158,7 +158,7 @@ fn is_short(entry: &Entry) -> bool {
 }
 
 /// The lines that are not the base's.
-fn put(edits: &[Edit]) -> impl Iterator<Item = &Entry> {
+fn put(edits: &[Edit]) -> impl Iterator<Item = &Line> {
     edits.iter().filter_map(|edit| match edit {
         Edit::Put { entry, .. } => Some(entry),
         Edit::Take { .. } => None,
@@ -167,7 +167,7 @@ fn put(edits: &[Edit]) -> impl Iterator<Item = &Entry> {
 
 /// A line beside others.
 struct Compared<'a> {
-    entry: &'a Entry,
+    entry: &'a Line,
     /// How many of the others' are left out before the one of the same channel or node, if there is
     /// one.
     skip: Option<usize>,
@@ -177,8 +177,8 @@ struct Compared<'a> {
 /// Each of `entries` beside those of `from` that are behind the one before. Lines mostly keep their
 /// order, and where they do not less is found than there is.
 fn compared<'a>(
-    from: &'a [Entry],
-    entries: impl IntoIterator<Item = &'a Entry>,
+    from: &'a [Line],
+    entries: impl IntoIterator<Item = &'a Line>,
 ) -> impl Iterator<Item = Compared<'a>> {
     let mut rest = from;
     entries.into_iter().map(move |entry| {
@@ -194,7 +194,7 @@ fn compared<'a>(
 }
 
 /// What makes `entries` of others.
-fn edits(from: &[Entry], entries: &[Entry]) -> Vec<Edit> {
+fn edits(from: &[Line], entries: &[Line]) -> Vec<Edit> {
     let mut edits = Vec::new();
     for of in compared(from, entries) {
         match (of.skip.filter(|_| of.is_same), edits.last_mut()) {
@@ -220,7 +220,7 @@ mod tests {
     const MOST: usize = 4 << 10;
 
     /// A channel that holds one leaf of so many bytes.
-    fn channel(name: usize, version: i64, length: u64) -> Entry {
+    fn channel(name: usize, version: i64, length: u64) -> Line {
         let spans = vec![Span {
             reference: Ref {
                 level: LEAF,
@@ -228,27 +228,27 @@ mod tests {
             },
             length,
         }];
-        Entry::Channel {
+        Arc::new(Entry::Channel {
             name: format!("channel {name}").into_bytes(),
             version: Some(Version::Int(version)),
             value: Some(Value {
-                tag: b"msgpack".to_vec(),
+                tag: b"msgpack".into(),
                 body: Body::Tree(Root {
                     literals: Vec::new(),
                     spans,
                 }),
             }),
-        }
+        })
     }
 
-    fn seen(name: usize, version: i64) -> Entry {
-        Entry::Seen {
+    fn seen(name: usize, version: i64) -> Line {
+        Arc::new(Entry::Seen {
             node: format!("channel {name}").into_bytes(),
             versions: vec![(b"trigger".to_vec(), Version::Int(version))],
-        }
+        })
     }
 
-    fn wide() -> Vec<Entry> {
+    fn wide() -> Vec<Line> {
         (0..20)
             .map(|name| channel(name, 1, 500))
             .chain((0..20).map(|name| seen(name, 1)))

@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::base::Base;
 use super::chunk::{Id, Ref};
-use super::manifest::{Entry, Manifest};
+use super::manifest::{Entry, Line, Manifest};
 use super::memo::Memo;
 use super::record::Record;
 use super::tree::Page;
@@ -53,45 +53,55 @@ impl Loaded {
 #[derive(Debug)]
 pub struct Whole {
     pub record: Record,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<Line>,
     /// What the manifest is told by, and the next one may be.
     pub base: Option<Arc<Base>>,
-    pub channels: HashMap<Vec<u8>, usize>,
+    /// Where among the entries each channel is; found out when it is first asked for.
+    channels: OnceLock<HashMap<Vec<u8>, usize>>,
     pub size: usize,
 }
 
 impl Whole {
     pub fn new(
         mut record: Record,
-        entries: Vec<Entry>,
+        entries: Vec<Line>,
         base: Option<Arc<Base>>,
         size: usize,
     ) -> Self {
         // The entries are kept beside it.
         record.manifest = Manifest::Inline(Vec::new());
-        let channels: HashMap<Vec<u8>, usize> = entries
-            .iter()
-            .enumerate()
-            .filter_map(|(at, entry)| match entry {
-                Entry::Channel { name, .. } => Some((name.clone(), at)),
-                Entry::Seen { .. } => None,
-            })
-            .collect();
         Self {
             record,
             entries,
             base,
-            channels,
+            channels: OnceLock::new(),
             size,
         }
     }
 
+    /// What is said of a channel.
+    pub fn channel(&self, name: &[u8]) -> Option<&Entry> {
+        let channels = self.channels.get_or_init(|| {
+            let named = self.names().map(|(at, name)| (name.to_vec(), at));
+            named.collect()
+        });
+        Some(&self.entries[*channels.get(name)?])
+    }
+
+    fn names(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        let entries = self.entries.iter().enumerate();
+        entries.filter_map(|(at, entry)| match &**entry {
+            Entry::Channel { name, .. } => Some((at, &name[..])),
+            Entry::Seen { .. } => None,
+        })
+    }
+
     fn cost(&self) -> usize {
         let of_record = self.record.metadata.heap() + self.record.skeleton.heap();
-        let names = self.channels.keys().map(|name| name.len() + OVERHEAD);
+        let names = self.names().map(|(_, name)| name.len() + OVERHEAD);
         OVERHEAD
             + of_record
-            + self.entries.iter().map(Entry::heap).sum::<usize>()
+            + self.entries.iter().map(|entry| entry.heap()).sum::<usize>()
             + names.sum::<usize>()
             + self.base.as_ref().map_or(0, |base| base.heap())
     }

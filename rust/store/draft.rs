@@ -90,7 +90,7 @@ impl<S: AsRef<[u8]>> Draft<S> {
         if size <= inline {
             let body = Body::Inline(source.to_vec());
             let value = Value {
-                tag: tag.to_vec(),
+                tag: tag.to_vec().into(),
                 body,
             };
             return Ok((value, Outline::default()));
@@ -108,7 +108,7 @@ impl<S: AsRef<[u8]>> Draft<S> {
         let base = memo.map(|memo| (memo.clone(), shared));
         self.begun.extend(base.clone());
         let value = Value {
-            tag: tag.to_vec(),
+            tag: tag.to_vec().into(),
             body: Body::Tree(Root {
                 literals,
                 spans: trees.whole.root(),

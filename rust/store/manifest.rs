@@ -38,9 +38,12 @@ pub enum Entry {
     },
 }
 
+/// A line that is shared: most are those of the checkpoint before.
+pub type Line = Arc<Entry>;
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Manifest {
-    Inline(Vec<Entry>),
+    Inline(Vec<Line>),
     Based(Ref, Vec<Edit>),
     Tree(Vec<Span>),
 }
@@ -58,6 +61,14 @@ impl Entry {
         }
     }
 
+    /// The value of a channel that has one.
+    pub fn value(&self) -> Option<&Value> {
+        match self {
+            Self::Channel { value, .. } => value.as_ref(),
+            Self::Seen { .. } => None,
+        }
+    }
+
     /// Whether both are of the same channel, or of the same node.
     pub fn is_of_same(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other) && self.name() == other.name()
@@ -65,10 +76,6 @@ impl Entry {
 
     /// Bytes in memory, roughly.
     pub fn heap(&self) -> usize {
-        let version = |version: &Version| match version {
-            Version::Text(text) => text.len() + 16,
-            Version::Int(_) | Version::Float(_) => 0,
-        };
         size_of::<Self>()
             + match self {
                 Self::Channel {
@@ -77,11 +84,11 @@ impl Entry {
                     value,
                 } => {
                     let value = value.as_ref().map_or(0, Value::heap);
-                    name.len() + 16 + of.as_ref().map_or(0, version) + value
+                    name.len() + 16 + of.as_ref().map_or(0, Version::heap) + value
                 }
                 Self::Seen { node, versions } => {
                     let seen = versions.iter().map(|(channel, of)| {
-                        size_of::<(Vec<u8>, Version)>() + channel.len() + 16 + version(of)
+                        size_of::<(Vec<u8>, Version)>() + channel.len() + 16 + of.heap()
                     });
                     node.len() + 16 + seen.sum::<usize>()
                 }
@@ -144,23 +151,23 @@ impl Entry {
         })
     }
 
-    pub fn take_all(payload: &[u8], references: &[Ref]) -> Result<Vec<Self>> {
+    pub fn take_all(payload: &[u8], references: &[Ref]) -> Result<Vec<Line>> {
         let mut input = Input::new(payload);
         let mut entries = Vec::new();
         while !input.is_empty() {
-            entries.push(Self::take(&mut input, references)?);
+            entries.push(Arc::new(Self::take(&mut input, references)?));
         }
         Ok(entries)
     }
 }
 
 /// The entries of a leaf of the manifest.
-pub fn manifest_leaf(object: &Object<'_>) -> Result<Vec<Entry>> {
+pub fn manifest_leaf(object: &Object<'_>) -> Result<Vec<Line>> {
     Entry::take_all(&object.payload, &object.references)
 }
 
 /// What entries refer to, and their bytes.
-pub fn written<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> (Vec<Ref>, Vec<u8>) {
+pub fn written<'a>(entries: impl IntoIterator<Item = &'a Line>) -> (Vec<Ref>, Vec<u8>) {
     let mut references = References::default();
     let mut out = Vec::new();
     for entry in entries {
@@ -170,7 +177,7 @@ pub fn written<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> (Vec<Ref>, V
 }
 
 /// Bytes that entries take, with what they refer to.
-pub fn written_size<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> usize {
+pub fn written_size<'a>(entries: impl IntoIterator<Item = &'a Line>) -> usize {
     let (references, out) = written(entries);
     out.len() + references.len() * Ref::LEN
 }
@@ -184,7 +191,7 @@ pub struct Plan {
 }
 
 /// A manifest for these entries. `last` are those of the checkpoint before, and their base.
-pub fn plan_manifest(entries: &[Entry], last: Option<(&[Entry], Option<&Arc<Base>>)>) -> Plan {
+pub fn plan_manifest(entries: &[Line], last: Option<(&[Line], Option<&Arc<Base>>)>) -> Plan {
     if let Some((_, Some(base))) = last {
         if let Some(edits) = base.edits(entries, INLINE_MANIFEST) {
             return Plan {
@@ -212,7 +219,7 @@ pub fn plan_manifest(entries: &[Entry], last: Option<(&[Entry], Option<&Arc<Base
     }
 }
 
-fn plan_tree(entries: &[Entry]) -> Plan {
+fn plan_tree(entries: &[Line]) -> Plan {
     let mut nodes = Vec::new();
     let mut spans = Vec::new();
     let mut references = References::default();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::base::Base;
 use super::cache::Loaded;
 use super::chunk::{open_chunk, Id, Ref, KEYED, LEAF, MANIFEST};
-use super::manifest::{manifest_leaf, Entry, Manifest};
+use super::manifest::{Entry, Line, Manifest};
 use super::record::Record;
 use super::tree::{children, Page, Span};
 use super::value::{Body, Value};
@@ -30,6 +30,8 @@ pub struct Reader {
     loaded: HashMap<Id, Loaded>,
     /// Those that were opened: many records have the same one.
     bases: HashMap<Id, Arc<Base>>,
+    /// The lines of each leaf of a manifest that was opened, as well.
+    lines: HashMap<Id, Vec<Line>>,
 }
 
 /// The chunk that stored bytes are, proven by its id.
@@ -169,7 +171,7 @@ impl Reader {
     }
 
     /// The entries of a record's manifest, and its base if it has one.
-    pub fn entries(&mut self, record: &Record) -> Result<(Vec<Entry>, Option<Arc<Base>>)> {
+    pub fn entries(&mut self, record: &Record) -> Result<(Vec<Line>, Option<Arc<Base>>)> {
         match &record.manifest {
             Manifest::Inline(entries) => Ok((entries.clone(), None)),
             Manifest::Based(reference, edits) => {
@@ -188,29 +190,37 @@ impl Reader {
         })
     }
 
-    fn tree_entries(&self, spans: &[Span]) -> Result<Vec<Entry>> {
+    fn tree_entries(&mut self, spans: &[Span]) -> Result<Vec<Line>> {
         let total = spans
             .iter()
             .fold(0u64, |sum, span| sum.saturating_add(span.length));
         if total > LONGEST_MANIFEST {
             return Err(Error::corrupt("a manifest is too long"));
         }
-        let mut entries = Vec::new();
+        let mut leaves = Vec::new();
         self.leaves(spans, MANIFEST, &mut |reference, length| {
-            let node = self.node(reference)?;
-            let object = super::chunk::Object {
-                level: node.level,
-                references: node.references.clone(),
-                payload: (&node.payload[..]).into(),
-            };
-            let found = manifest_leaf(&object)?;
-            if found.len() as u64 != length {
-                return Err(Error::corrupt("a manifest has another number of entries"));
-            }
-            entries.extend(found);
+            leaves.push((reference, length));
             Ok(())
         })?;
+        let mut entries = Vec::new();
+        for (reference, length) in leaves {
+            let lines = self.lines_of(reference)?;
+            if lines.len() as u64 != length {
+                return Err(Error::corrupt("a manifest has another number of entries"));
+            }
+            entries.extend_from_slice(lines);
+        }
         Ok(entries)
+    }
+
+    fn lines_of(&mut self, reference: Ref) -> Result<&[Line]> {
+        let node = self.node(reference)?.clone();
+        Ok(match self.lines.entry(reference.id) {
+            MapEntry::Occupied(lines) => lines.into_mut(),
+            MapEntry::Vacant(place) => {
+                place.insert(Entry::take_all(&node.payload, &node.references)?)
+            }
+        })
     }
 }
 
@@ -272,7 +282,7 @@ mod tests {
             spans: vec![span],
         };
         let value = Value {
-            tag: b"msgpack".to_vec(),
+            tag: b"msgpack".into(),
             body: Body::Tree(root),
         };
         (reader, value)

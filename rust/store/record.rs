@@ -100,7 +100,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::chunk::{Id, LEAF};
-    use super::super::manifest::{plan_manifest, Plan};
+    use super::super::manifest::{plan_manifest, Line, Plan};
     use super::super::tree::{Page, Span};
     use super::super::value::{Body, Root};
     use super::super::version::Version;
@@ -117,7 +117,7 @@ mod tests {
             })
             .collect();
         Value {
-            tag: b"msgpack".to_vec(),
+            tag: b"msgpack".into(),
             body: Body::Tree(Root {
                 literals: vec![(0, vec![0x90]), (9, vec![n])],
                 spans,
@@ -127,30 +127,32 @@ mod tests {
 
     fn inline(tag: &[u8], bytes: &[u8]) -> Value {
         Value {
-            tag: tag.to_vec(),
+            tag: tag.to_vec().into(),
             body: Body::Inline(bytes.to_vec()),
         }
     }
 
-    fn entries(n: usize) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = (0..n)
-            .map(|i| Entry::Channel {
-                name: format!("channel-{i}").into_bytes(),
-                version: (i % 5 != 0).then_some(Version::Int(i as i64)),
-                value: match i % 3 {
-                    0 => None,
-                    1 => Some(value(3)),
-                    _ => Some(inline(b"my-own", b"abc")),
-                },
+    fn entries(n: usize) -> Vec<Line> {
+        let mut entries: Vec<Line> = (0..n)
+            .map(|i| {
+                Arc::new(Entry::Channel {
+                    name: format!("channel-{i}").into_bytes(),
+                    version: (i % 5 != 0).then_some(Version::Int(i as i64)),
+                    value: match i % 3 {
+                        0 => None,
+                        1 => Some(value(3)),
+                        _ => Some(inline(b"my-own", b"abc")),
+                    },
+                })
             })
             .collect();
-        entries.push(Entry::Seen {
+        entries.push(Arc::new(Entry::Seen {
             node: b"agent".to_vec(),
             versions: vec![
                 (b"a".to_vec(), Version::Text(b"x".to_vec())),
                 (b"b".to_vec(), Version::Float(1.5)),
             ],
-        });
+        }));
         entries
     }
 
@@ -199,7 +201,7 @@ mod tests {
         assert!(matches!(planned.manifest, Manifest::Tree(_)));
         let before = planned.nodes;
         let mut changed = entries(200);
-        if let Entry::Channel { version, .. } = &mut changed[77] {
+        if let Entry::Channel { version, .. } = Arc::make_mut(&mut changed[77]) {
             *version = Some(Version::Int(-5));
         }
         let after = plan_manifest(&changed, None).nodes;

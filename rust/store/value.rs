@@ -1,5 +1,6 @@
 //! A value as a record or a pending write holds it: its bytes, or where they are.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::bytes::{put_field, put_varint, Input};
@@ -12,10 +13,13 @@ pub const INLINE: usize = 100;
 /// Metadata and skeleton are almost never shared, and metadata is filtered on.
 pub const INLINE_HEAD: usize = 1 << 10;
 
+/// What a serializer says of its bytes. There are many values, and few tags.
+pub type Tag = Cow<'static, [u8]>;
+
 /// The bytes that a serializer made of a value, and the tag it gave them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Value {
-    pub tag: Vec<u8>,
+    pub tag: Tag,
     pub body: Body,
 }
 
@@ -104,7 +108,7 @@ pub fn take_spans(input: &mut Input, references: &[Ref], base: u8) -> Result<Vec
 
 impl Value {
     pub fn put(&self, out: &mut Vec<u8>, references: &mut References) {
-        let tag = TAGS.iter().position(|tag| *tag == self.tag);
+        let tag = TAGS.iter().position(|tag| *tag == &*self.tag);
         let tree = matches!(self.body, Body::Tree(_));
         out.push(tag.map_or(OTHER_TAG, |at| at as u8) << 1 | u8::from(tree));
         if tag.is_none() {
@@ -126,11 +130,12 @@ impl Value {
     pub fn take(input: &mut Input, references: &[Ref]) -> Result<Self> {
         let first = input.byte()?;
         let tag = match first >> 1 {
-            OTHER_TAG => input.field()?.to_vec(),
-            at => TAGS
-                .get(usize::from(at))
-                .ok_or_else(|| Error::corrupt("unknown kind of value"))?
-                .to_vec(),
+            OTHER_TAG => input.field()?.to_vec().into(),
+            at => Cow::Borrowed(
+                *TAGS
+                    .get(usize::from(at))
+                    .ok_or_else(|| Error::corrupt("unknown kind of value"))?,
+            ),
         };
         let body = if first & 1 == 0 {
             Body::Inline(input.field()?.to_vec())

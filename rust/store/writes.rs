@@ -57,7 +57,7 @@ mod tests {
             task_path: b"~__pregel_pull, agent".to_vec(),
             channel: b"messages".to_vec(),
             value: Value {
-                tag: b"msgpack".to_vec(),
+                tag: b"msgpack".into(),
                 body: Body::Inline(vec![0xc0]),
             },
         };
