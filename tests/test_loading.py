@@ -57,7 +57,7 @@ def stored(typed: list[Typed]) -> tuple[Reader, Record, list[Write]]:
     record = reader.record(draft.sealed[0])
     assert not reader.missing(record)
     writes = [reader.write(sealed) for sealed in beside.sealed]
-    assert not any(reader.missing_write(write) for write in writes)
+    assert not reader.missing_writes(writes)
     return reader, record, writes
 
 

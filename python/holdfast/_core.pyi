@@ -196,8 +196,8 @@ class Reader:
         """Ids still to be fetched for a record's metadata."""
     def missing_skeleton(self, record: Record) -> list[bytes]:
         """Ids still to be fetched for a record's skeleton."""
-    def missing_write(self, write: Write) -> list[bytes]:
-        """Ids still to be fetched for a pending write."""
+    def missing_writes(self, writes: Sequence[Write]) -> list[bytes]:
+        """Ids still to be fetched for pending writes."""
     def add(self, chunks: Sequence[tuple[bytes, bytes]]) -> None:
         """Give fetched chunks: id and stored bytes. They are proven by their ids."""
     def metadata(self, record: Record) -> _Typed: ...

@@ -197,9 +197,13 @@ impl Reader {
         missing.iter().map(|r| PyBytes::new(py, &r.id.0)).collect()
     }
 
-    /// Ids still to be fetched for a pending write.
-    fn missing_write<'py>(&self, py: Python<'py>, write: &Write) -> Vec<Bound<'py, PyBytes>> {
-        let missing = self.missing_of([&write.0.value]);
+    /// Ids still to be fetched for pending writes.
+    fn missing_writes<'py>(
+        &self,
+        py: Python<'py>,
+        writes: Vec<Bound<'py, Write>>,
+    ) -> Vec<Bound<'py, PyBytes>> {
+        let missing = self.missing_of(writes.iter().map(|write| &write.get().0.value));
         missing.iter().map(|r| PyBytes::new(py, &r.id.0)).collect()
     }
 

@@ -88,9 +88,7 @@ def _walk(
         start, limit = rows[-1].checkpoint_id, _MORE_ANCESTORS
 
     def missing() -> list[bytes]:
-        ids = [
-            id for pairs in collected.values() for _, w in pairs for id in reader.missing_write(w)
-        ]
+        ids = reader.missing_writes([w for pairs in collected.values() for _, w in pairs])
         for channel, record in seeds.items():
             ids += reader.missing(record, [channel])
         return ids

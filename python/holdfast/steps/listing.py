@@ -15,7 +15,14 @@ from holdfast._core import Core, CoreError, Reader
 from holdfast.backends.base import Chunks, Cursor, Page, Row
 from holdfast.drive import Steps
 from holdfast.errors import CheckpointCorrupted, FormatTooNew, reading
-from holdfast.steps.load import Loaded, load, read_metadata
+from holdfast.steps.load import (
+    Loaded,
+    Opened,
+    load,
+    missing_of_row,
+    open_row,
+    read_metadata,
+)
 from holdfast.steps.place import named_thread
 
 _FIRST_PAGE = 16
@@ -78,10 +85,10 @@ def list_page(core: Core, serde: SerializerProtocol, listing: Listing) -> Steps[
     listing.page = min(listing.page * 4, _LARGEST_PAGE)
     page: list[Loaded] = []
     matching = yield from _matching(core, serde, rows, listing.filter)
-    readers = yield from _prefetch(core, matching)
-    for row in matching:
+    prefetched = yield from _prefetch(core, matching)
+    for row, (reader, opened) in zip(matching, prefetched, strict=True):
         try:
-            loaded = yield from load(core, serde, row, readers[row.thread_id])
+            loaded = yield from load(core, serde, row, reader, opened)
         except _UNREADABLE:
             if not page:
                 raise
@@ -123,25 +130,25 @@ def _matching(
     return matching
 
 
-def _prefetch(core: Core, rows: Sequence[Row]) -> Steps[dict[str, Reader]]:
-    """Fetch what a page refers to: one round trip for each thread on it. What is damaged is left
-    out: loading the row that needs it says so."""
-    readers: dict[str, Reader] = {}
-    for thread_id in {row.thread_id for row in rows}:
-        readers[thread_id] = reader = core.reader(thread_id)
-        of_thread = [row for row in rows if row.thread_id == thread_id]
-        for row in of_thread:
-            _add_whole(reader, row.chunks)
-        ids = {id for row in of_thread for id in _unread(reader, row)}
+def _prefetch(core: Core, rows: Sequence[Row]) -> Steps[list[tuple[Reader, Opened | None]]]:
+    """Open a page, and fetch what it refers to: one round trip for each thread on it. What is
+    damaged is left out: loading the row that needs it says so."""
+    readers = {thread_id: core.reader(thread_id) for thread_id in {row.thread_id for row in rows}}
+    unread: dict[str, set[bytes]] = {thread_id: set() for thread_id in readers}
+    for row in rows:
+        _add_whole(readers[row.thread_id], row.chunks)
+    opened = [_opened(readers[row.thread_id], row, unread[row.thread_id]) for row in rows]
+    for thread_id, ids in unread.items():
         if ids:
-            _add_whole(
-                reader, (yield Chunks(thread_id, list(ids), partial(core.lacking, thread_id)))
-            )
-    return readers
+            chunks = yield Chunks(thread_id, list(ids), partial(core.lacking, thread_id))
+            _add_whole(readers[thread_id], chunks)
+    return [(readers[row.thread_id], one) for row, one in zip(rows, opened, strict=True)]
 
 
 def _add_whole(reader: Reader, chunks: Mapping[bytes, bytes]) -> None:
     """Add chunks, without those that are damaged."""
+    if not chunks:
+        return
     try:
         reader.add(list(chunks.items()))
     except CoreError:
@@ -150,12 +157,14 @@ def _add_whole(reader: Reader, chunks: Mapping[bytes, bytes]) -> None:
                 reader.add([chunk])
 
 
-def _unread(reader: Reader, row: Row) -> list[bytes]:
-    """What a row refers to and the reader lacks; nothing where that cannot be told."""
+def _opened(reader: Reader, row: Row, unread: set[bytes]) -> Opened | None:
+    """A row as it was opened, and into `unread` what it refers to and the reader lacks; None where
+    it is damaged."""
     try:
-        ids = reader.missing(reader.record(row.record))
-        for write in row.writes:
-            ids += reader.missing_write(reader.write(write.data))
+        opened = open_row(reader, row)
+        ids = missing_of_row(reader, opened)
     except CoreError:
-        return []
-    return ids
+        return None
+    opened.is_whole = not ids
+    unread.update(ids)
+    return opened

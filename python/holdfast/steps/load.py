@@ -72,10 +72,26 @@ def unpacked(serde: SerializerProtocol, typed: tuple[str, bytes], name: str) -> 
         ) from error
 
 
-def _missing_of_row(reader: Reader, record: Record, writes: Sequence[Write]) -> list[bytes]:
-    missing = reader.missing(record)
-    for write in writes:
-        missing += reader.missing_write(write)
+@dataclass(slots=True)
+class Opened:
+    """What a row's bytes hold."""
+
+    record: Record
+    writes: list[tuple[str, Write]]
+    is_whole: bool = False
+    """Whether the reader is known to have all that they refer to."""
+
+
+def open_row(reader: Reader, row: Row) -> Opened:
+    """Open a row's bytes."""
+    return Opened(reader.record(row.record), open_writes(reader, row.writes))
+
+
+def missing_of_row(reader: Reader, opened: Opened) -> list[bytes]:
+    """What a row refers to and the reader lacks."""
+    missing = reader.missing(opened.record)
+    if opened.writes:
+        missing += reader.missing_writes([write for _, write in opened.writes])
     return missing
 
 
@@ -145,13 +161,13 @@ def _check_id(checkpoint: Any, checkpoint_id: str) -> None:
         raise IntegrityError(f"its record is that of checkpoint {held!r}")
 
 
-def _load(core: Core, serde: SerializerProtocol, row: Row, reader: Reader) -> Steps[Loaded]:
+def _load(
+    core: Core, serde: SerializerProtocol, row: Row, reader: Reader, opened: Opened
+) -> Steps[Loaded]:
     """Fetch what a row refers to."""
-    thread_id = row.thread_id
-    record = reader.record(row.record)
-    writes = open_writes(reader, row.writes)
-    opened = [write for _, write in writes]
-    yield from complete(core, reader, thread_id, lambda: _missing_of_row(reader, record, opened))
+    thread_id, record = row.thread_id, opened.record
+    if not opened.is_whole:
+        yield from complete(core, reader, thread_id, partial(missing_of_row, reader, opened))
     checkpoint = serde.loads_typed(reader.skeleton(record))
     _check_id(checkpoint, row.checkpoint_id)
     sends: list[tuple[str, Write]] = []
@@ -160,28 +176,31 @@ def _load(core: Core, serde: SerializerProtocol, row: Row, reader: Reader) -> St
         stored = (yield WritesOf(thread_id, [parent]))[parent]
         sends = [pair for pair in open_writes(reader, stored) if pair[1].channel == TASKS]
 
-        def missing() -> list[bytes]:
-            return [id for _, write in sends for id in reader.missing_write(write)]
-
-        yield from complete(core, reader, thread_id, missing)
-    return Loaded(row, reader, record, checkpoint, writes, sends)
+        written = [write for _, write in sends]
+        yield from complete(core, reader, thread_id, partial(reader.missing_writes, written))
+    return Loaded(row, reader, record, checkpoint, opened.writes, sends)
 
 
 def load(
-    core: Core, serde: SerializerProtocol, row: Row | None, reader: Reader | None = None
+    core: Core,
+    serde: SerializerProtocol,
+    row: Row | None,
+    reader: Reader | None = None,
+    opened: Opened | None = None,
 ) -> Steps[Loaded | None]:
-    """Fetch what a row refers to; the reader, if one is given, has what came along with it. A chunk
-    that is gone means that the checkpoint is gone or was replaced meanwhile; only one that is
-    unchanged is corrupt."""
+    """Fetch what a row refers to; the reader, if one is given, has what came along with it, and may
+    have opened it. A chunk that is gone means that the checkpoint is gone or was replaced
+    meanwhile; only one that is unchanged is corrupt."""
     while row is not None:
         with reading(row.thread_id, row.checkpoint_ns, row.checkpoint_id):
             try:
                 if reader is None:
                     reader = core.reader(row.thread_id)
                     reader.add(list(row.chunks.items()))
-                return (yield from _load(core, serde, row, reader))
+                opened = opened or open_row(reader, row)
+                return (yield from _load(core, serde, row, reader, opened))
             except MissingChunk as error:
-                missing, reader = error, None
+                missing, reader, opened = error, None, None
         again = yield from head(core, row.thread_id, row.checkpoint_ns, row.checkpoint_id)
         if again is not None and again.record == row.record and again.writes == row.writes:
             raise corrupted(
