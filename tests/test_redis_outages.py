@@ -208,7 +208,7 @@ def of(number: int) -> Any:
 
 
 def opened(trouble: Trouble, mode: str, budget: float) -> Calls:
-    url = f"{trouble.server.url}?socket_timeout=0.3"
+    url = f"{trouble.server.url}?socket_timeout=1"
     return Calls(holdfast.open(url, retry_budget=budget), mode)
 
 
