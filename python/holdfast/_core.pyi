@@ -31,6 +31,7 @@ __all__ = [
     "json",
     "level",
     "references",
+    "referred",
     "text_array",
     "unbundled",
     "unescape",
@@ -283,3 +284,6 @@ def references(stored: bytes) -> tuple[int, list[tuple[int, bytes]]]:
 def children(id: bytes, stored: bytes) -> list[tuple[int, bytes]]:
     """What a page refers to, as pairs of level and id. IntegrityError where its bytes are not those
     of this id."""
+
+def referred(stored: Sequence[bytes]) -> list[bytes]:
+    """The ids of all that stored objects refer to, each once."""

@@ -60,7 +60,7 @@ mod _core {
     #[pymodule_export]
     use super::record::Record;
     #[pymodule_export]
-    use super::stored::{bundled, children, level, references, unbundled};
+    use super::stored::{bundled, children, level, references, referred, unbundled};
 
     use super::*;
 

@@ -1,5 +1,7 @@
 //! What is asked of stored bytes alone, without a saver.
 
+use std::collections::HashSet;
+
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -43,6 +45,22 @@ fn listed<'py>(py: Python<'py>, references: &[Ref]) -> Vec<Reference<'py>> {
         .iter()
         .map(|r| (r.level, PyBytes::new(py, &r.id.0)))
         .collect()
+}
+
+/// The ids of all that stored objects refer to, each once.
+#[pyfunction]
+pub fn referred<'py>(
+    py: Python<'py>,
+    stored: Vec<PyBackedBytes>,
+) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+    let mut seen = HashSet::new();
+    let mut ids = Vec::new();
+    for bytes in &stored {
+        let (_, references) = caught(|| Ok(chunk::references(bytes)?))?;
+        let new = references.iter().filter(|r| seen.insert(r.id));
+        ids.extend(new.map(|r| PyBytes::new(py, &r.id.0)));
+    }
+    Ok(ids)
 }
 
 /// The level of a stored object, from its first two bytes.

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from holdfast._core import MANIFEST, CoreError, references
+from holdfast._core import MANIFEST, CoreError, references, referred
 from holdfast.backends.requests.changes import (
     OPERATION_ID_BYTES,
     TOMBSTONE_SECONDS,
@@ -204,12 +204,11 @@ def follow(
     For stores that can look up chunks without a round trip each.
     """
     found: dict[bytes, bytes] = {}
-    front = list(stored)
     known: set[bytes] = set()
-    while front:
-        ids = {id for data in front for _, id in references(data)[1]} - known
-        known |= ids
-        fetched = fetch(lacking(list(ids)))
+    ids = referred(list(stored))
+    while ids:
+        known.update(ids)
+        fetched = fetch(lacking(ids))
         found |= fetched
-        front = list(fetched.values())
+        ids = [id for id in referred(list(fetched.values())) if id not in known]
     return found
