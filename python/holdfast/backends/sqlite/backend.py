@@ -13,9 +13,8 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, TypeGuard
 
 from holdfast.backends.base import (
@@ -220,34 +219,44 @@ class SqliteBackend(Backend):
     def _read(self, request: Request) -> Any:
         if not self._writer.has_tables:
             self._change(Job(None))
-        with translate(self._source.name, request), self._lending() as connection:
-            cursor = connection.cursor()
-            cursor.execute("BEGIN")
-            reply = self._reads[type(request)](cursor, request, self.clock())
-            cursor.execute("COMMIT")
+        with translate(self._source.name, request):
+            connection = self._lend()
+            is_whole = False
+            try:
+                cursor = connection.cursor()
+                cursor.execute("BEGIN")
+                reply = self._reads[type(request)](cursor, request, self.clock())
+                cursor.execute("COMMIT")
+                is_whole = True
+            finally:
+                self._take_back(connection, is_whole)
             return reply
 
-    @contextmanager
-    def _lending(self) -> Iterator[sqlite3.Connection]:
+    def _lend(self) -> sqlite3.Connection:
         """A connection to read with."""
         with self._pooling:
             while self._is_forking:
                 self._returned.wait()
             self._lent += 1
-            connection = self._readers.pop() if self._readers else None
-        is_whole = False
+            if self._readers:
+                return self._readers.pop()
         try:
-            connection = connection or self._source.open()
-            yield connection
-            is_whole = True
-        finally:
-            with self._pooling:
-                has_room = self._writer.has_tables and len(self._readers) < 2 * _READERS
-                if is_whole and has_room and not self._is_forking and connection is not None:
+            return self._source.open()
+        except BaseException:
+            self._take_back(None, False)
+            raise
+
+    def _take_back(self, connection: sqlite3.Connection | None, is_whole: bool) -> None:
+        """Keep a connection for the next read, if it is whole and there is room."""
+        with self._pooling:
+            has_room = self._writer.has_tables and len(self._readers) < 2 * _READERS
+            if connection is not None:
+                if is_whole and has_room and not self._is_forking:
                     self._readers.append(connection)
-                elif connection is not None:
+                else:
                     connection.close()
-                self._lent -= 1
+            self._lent -= 1
+            if self._is_forking:
                 self._returned.notify_all()
 
     def _threads(self) -> ThreadPoolExecutor:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from holdfast.errors import (
@@ -71,19 +70,33 @@ _BY_MESSAGE: tuple[tuple[str, type[HoldfastError], str], ...] = (
 )
 
 
-@contextmanager
-def translate(name: str, request: Any) -> Iterator[None]:
-    """Raise SQLite's errors as holdfast's, naming the database and the thread."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        message = str(error)
-        thread_id = getattr(request, "thread_id", None)
-        where = name if thread_id is None else f"{name}, thread {thread_id!r}"
+class translate:
+    """Raises SQLite's errors, in its block, as holdfast's, naming the database and the thread."""
+
+    __slots__ = ("_name", "_request")
+
+    def __init__(self, name: str, request: Any) -> None:
+        self._name = name
+        self._request = request
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise self._public(str(error)) from error
+
+    def _public(self, message: str) -> HoldfastError:
+        thread_id = getattr(self._request, "thread_id", None)
+        where = self._name if thread_id is None else f"{self._name}, thread {thread_id!r}"
         for text, kind, remedy in _BY_MESSAGE:
             if text in message:
-                raise kind(f"SQLite, {where}: {message}. {remedy}") from error
-        raise StoreUnavailable(
+                return kind(f"SQLite, {where}: {message}. {remedy}")
+        return StoreUnavailable(
             f"SQLite, {where}: {message}. Check that the file is one of holdfast's and that "
             "no other program changed its tables."
-        ) from error
+        )

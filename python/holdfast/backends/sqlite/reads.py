@@ -58,25 +58,22 @@ class Reads:
         }
 
     def _head(self, cursor: sqlite3.Cursor, request: Head, now: float) -> Row | None:
-        key = self._tables.key(cursor, request.thread_id, now)
-        if key is None:
-            return None
         ns = to_column(request.checkpoint_ns)
+        values = [to_column(request.thread_id), now, ns]
         if request.checkpoint_id is None:
-            row = cursor.execute(
-                f"SELECT checkpoint_id, record FROM {self._tables.checkpoints} "
-                "WHERE thread = ? AND checkpoint_ns = ? ORDER BY checkpoint_id DESC LIMIT 1",
-                (key, ns),
-            ).fetchone()
+            which = "ORDER BY c.checkpoint_id DESC LIMIT 1"
         else:
-            row = cursor.execute(
-                f"SELECT checkpoint_id, record FROM {self._tables.checkpoints} "
-                "WHERE thread = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
-                (key, ns, to_column(request.checkpoint_id)),
-            ).fetchone()
+            which = "AND c.checkpoint_id = ?"
+            values.append(to_column(request.checkpoint_id))
+        row = cursor.execute(
+            f"SELECT t.key, c.checkpoint_id, c.record FROM {self._tables.threads} t "
+            f"CROSS JOIN {self._tables.checkpoints} c ON c.thread = t.key "
+            f"WHERE t.thread_id = ? AND {IS_VISIBLE} AND c.checkpoint_ns = ? {which}",
+            values,
+        ).fetchone()
         if row is None:
             return None
-        checkpoint_id, record = row
+        key, checkpoint_id, record = row
         writes = self.writes_at(cursor, key, ns, checkpoint_id)
         stored = [record, *(write.data for write in writes)]
         chunks = follow(stored, request.lacking, lambda ids: self.fetch(cursor, key, ids))
