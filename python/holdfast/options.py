@@ -18,7 +18,8 @@ class Options:
     """What `holdfast.open` takes beside the URL.
 
     Attributes:
-        cache_bytes: Bytes of chunks, last values and records kept in this process's memory.
+        cache_bytes: Bytes of chunks, last values and records kept in this process's memory; some
+            20 MB for the codec and the newest records of threads are not counted in it.
         compression: "zstd", kept for a chunk only where it saves, or "none".
         retry_budget: Seconds for which a busy or lost store is retried.
         ttl: Seconds after its last write at which a thread expires; None for never.

@@ -144,7 +144,7 @@ class Saver(Maintenance, BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """As `put`. The values are taken at the time of the call."""
+        """As `put`. The values are taken when it is first awaited, or its task first runs."""
         return await self._arun(self._put(config, checkpoint, metadata, new_versions))
 
     def _put(

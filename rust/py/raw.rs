@@ -1,5 +1,5 @@
 //! Steps for which pyo3 has no safe way, or a slow one. Everything that is `unsafe` in the
-//! codec is here and in `buffer.rs`.
+//! codec is here, in `scalars.rs` and in `buffer.rs`.
 //!
 //! All of it runs with the GIL held; the module asks for it on free-threaded Python, too.
 #![allow(unsafe_code)]

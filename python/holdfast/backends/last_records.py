@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast._core import CoreError, references
 from holdfast.backends.base import Lacking
 
-# Namespaces whose last record is noted: half a kilobyte each.
+# Namespaces whose last record is noted: half a kilobyte each, of wide graphs some kilobytes.
 _NAMESPACES = 2000
 
 
