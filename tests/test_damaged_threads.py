@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from holdfast.errors import CheckpointCorrupted, FormatTooNew
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from support.backends import BACKENDS, opened
 from support.damage import execute
-from support.make import checkpoint, config, version
+from support.graphs import Runs, delta, fan_out, on
+from support.make import checkpoint, config, id_of, version
 
 OTHERS = ["a", "z"]
 DAMAGES = {
@@ -100,3 +103,35 @@ def test_a_put_that_is_stored_does_not_fail_where_old_ones_cannot_be_trimmed(
         found = saver.get_tuple(stored)
         assert found is not None
         assert found.checkpoint["channel_values"] == {"state": 2}
+
+
+def one_row(path: Path, query: str, value: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [*connection.execute(query, [value]).fetchone()]
+
+
+async def test_a_lost_ancestor_of_a_delta_channel_is_told_and_can_be_put_back(
+    mode: str, tmp_path: Path
+) -> None:
+    """Pruning meanwhile keeps what is behind the gap."""
+    backend, path = BACKENDS["sqlite"], tmp_path / "state.db"
+    async with opened(backend, tmp_path, mode) as calls:
+        runs = Runs(fan_out(calls.saver, delta(1000)), mode)
+        for turn in range(3):
+            await runs.invoke({"items": [f"input {turn}"]}, on("t"))
+        whole = (await runs.state(on("t"))).values
+        ids = [id_of(one.config) for one in await calls.list(config())]
+    lost = ids[len(ids) // 2]
+    row = one_row(path, "SELECT * FROM holdfast_checkpoints WHERE checkpoint_id = ?", lost)
+    execute(path, "DELETE FROM holdfast_checkpoints WHERE checkpoint_id = ?", [lost])
+    async with opened(backend, tmp_path, mode) as calls:
+        runs = Runs(fan_out(calls.saver, delta(1000)), mode)
+        with pytest.raises(CheckpointCorrupted, match=lost):
+            await runs.state(on("t"))
+        await calls.prune(["t"])
+        assert len(await calls.ids(config())) == len(ids) - 1
+    places = ", ".join("?" * len(row))
+    execute(path, f"INSERT INTO holdfast_checkpoints VALUES ({places})", row)
+    async with opened(backend, tmp_path, mode) as calls:
+        runs = Runs(fan_out(calls.saver, delta(1000)), mode)
+        assert (await runs.state(on("t"))).values == whole
