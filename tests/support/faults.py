@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import os
 import random
 import statistics
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,14 @@ def seeded() -> random.Random:
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}, {ROUNDS} rounds")
     return random.Random(seed)
+
+
+def rounds(ends: Counter[str], *kinds: str) -> Iterator[int]:
+    """The rounds of a test that counts how each ended: some more, until each kind has come."""
+    for number in itertools.count():
+        if number >= ROUNDS and all(ends[kind] for kind in kinds):
+            return
+        yield number
 
 
 @contextmanager
