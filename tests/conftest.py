@@ -13,8 +13,11 @@ import holdfast.backends.postgres
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import HealthCheck, settings
+from redis import Redis
 from support.backends import BACKENDS, Backend, opened
 from support.calls import MODES, Calls
+from support.redis import eye
+from support.redis_server import RedisServer
 
 ALLOWED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile(
@@ -49,6 +52,21 @@ def interrupts(mode: str) -> None:
     """For tests that stop a run with `interrupt`."""
     if mode == "async" and sys.version_info < (3, 11):
         pytest.skip("LangGraph's interrupt in async nodes needs Python 3.11")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """A Redis server of a module's own, where the module does not start another."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[Redis]:
+    """A look at an empty Redis server."""
+    with eye(server.url) as client:
+        client.flushall()
+        yield client
 
 
 @pytest.fixture

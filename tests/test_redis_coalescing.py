@@ -15,27 +15,13 @@ from holdfast import RedisSaver
 from holdfast.backends.base import WritesOf
 from support.calls import Calls
 from support.make import checkpoint, checkpoint_id, config, version
-from support.redis import eye, keys, let_given_clients_connect, others
+from support.redis import keys, let_given_clients_connect, others
 from support.redis_server import RedisServer
 from support.relay import Relay
 from support.requests import anew, write
 from support.uses import WORDS
 
 FEW = 10
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    """A look at an empty server."""
-    with eye(server.url) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from holdfast.backends.base import Commit
 from support.audit import standing
 from support.calls import Calls
 from support.make import Thread, checkpoint, checkpoint_id, config, version
-from support.redis import calls_of, eye
+from support.redis import calls_of
 from support.redis_server import RedisServer
 from support.relay import Relay
 from support.requests import Tap, put
@@ -22,20 +22,6 @@ from support.uses import WORDS
 STEPS = 30
 LARGEST = 1_200_000
 """Bytes of one command: a second of a slow network, a millisecond of the server."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    """A look at an empty server."""
-    with eye(server.url) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture

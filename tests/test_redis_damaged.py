@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -14,26 +14,11 @@ from holdfast.errors import CheckpointCorrupted
 from support.calls import Calls
 from support.graphs import Runs, delta, fan_out, on
 from support.make import Thread, checkpoint, checkpoint_id, config, id_of
-from support.redis import eye
 from support.redis_server import RedisServer
 
 TEXTS = [f"{number * 7919 % 1000003:x} {number} " * 60 for number in range(40)]
 Harm = Callable[[redis.Redis], Any]
 SECOND = f"holdfast:checkpoint:hurt:{checkpoint_id(2)}"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    """A look at an empty server."""
-    with eye(server.url) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture

@@ -43,20 +43,6 @@ IDS = st.text(
 )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    """A look at an empty server."""
-    with eye(server.url) as client:
-        client.flushall()
-        yield client
-
-
 def put(saver: holdfast.Saver, id: str, thread: str = "t", ns: str = "", step: int = 0) -> None:
     where = config(thread, ns)
     saver.put(where, checkpoint(id, {"a": id.encode("utf-8", "surrogatepass")}), {"step": step}, {})

@@ -16,26 +16,12 @@ from support.audit import audit
 from support.calls import Calls
 from support.clock import Asked
 from support.make import checkpoint, checkpoint_id, config
-from support.redis import calls_of, eye, keys
+from support.redis import calls_of, keys
 from support.redis_lifetimes import FOR_EVER, TTL, grow, large, lives, put
 from support.redis_server import RedisServer
 from support.redis_wire import RedisWire, Trip
 from support.requests import anew, made
 from support.wire import Cut
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    """A look at an empty server."""
-    with eye(server.url) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture

@@ -23,20 +23,6 @@ MANY = 2600
 """Checkpoints that take several slices to remove."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    """A look at an empty server."""
-    with eye(server.url) as client:
-        client.flushall()
-        yield client
-
-
 @pytest.fixture
 def relay(server: RedisServer, client: redis.Redis) -> Iterator[Relay]:
     with Relay(server.port) as relay:

@@ -15,25 +15,10 @@ from support.audit import audit, milliseconds
 from support.calls import Calls
 from support.clock import Asked
 from support.make import checkpoint, checkpoint_id, config
-from support.redis import eye
 from support.redis_lifetimes import FOR_EVER, TTL, fields, grow, lives, put, script
 from support.redis_server import RedisServer
 from support.redis_wire import RedisWire, Trip
 from support.wire import Cut
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    """A look at an empty server."""
-    with eye(server.url) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import holdfast
 import pytest
 from langgraph.graph import StateGraph
 from redis import Redis
-from support.redis import eye, keys
+from support.redis import keys
 from support.redis_server import RedisServer
 
 IMPORT = re.compile(
@@ -178,20 +177,6 @@ async def main():
 import asyncio
 result, final_state = asyncio.run(main())
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[Redis]:
-    """A look at an empty server."""
-    with eye(server.url) as client:
-        client.flushall()
-        yield client
 
 
 def run(code: str, server: RedisServer) -> dict[str, Any]:

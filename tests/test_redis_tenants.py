@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import holdfast
@@ -50,20 +50,6 @@ IDS = [
     *("x" * 10_000, "x" * 9_999, ":" * 10_000),
 ]
 NAMES = list(dict.fromkeys(IDS))
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    """A look at an empty server."""
-    with eye(server.url) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture
