@@ -7,6 +7,7 @@ cause. Not found is never an error, and an error is never taken for not found.
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any, ClassVar
 
 from holdfast import _core
 
@@ -59,13 +60,13 @@ class ConfigurationError(HoldfastError, ValueError):
     """A URL, an option or an argument is not one that exists; the message lists those that do."""
 
 
-class reading:
-    """Turns what the core finds wrong with stored bytes, in its block, into the public errors."""
+class Translation:
+    """Raises errors of one kind, in its block, as holdfast's own. A class, not a generator: it
+    stands around each read."""
 
-    __slots__ = ("_place",)
-
-    def __init__(self, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> None:
-        self._place = (thread_id, checkpoint_ns, checkpoint_id)
+    __slots__ = ()
+    of: ClassVar[type[Exception]]
+    """The kind."""
 
     def __enter__(self) -> None: ...
 
@@ -75,8 +76,21 @@ class reading:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if isinstance(error, _core.CoreError):
+        if isinstance(error, self.of):
             raise self._public(error) from error
+
+    def _public(self, error: Any) -> HoldfastError:
+        raise NotImplementedError
+
+
+class reading(Translation):
+    """Turns what the core finds wrong with stored bytes, in its block, into the public errors."""
+
+    __slots__ = ("_place",)
+    of = _core.CoreError
+
+    def __init__(self, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> None:
+        self._place = (thread_id, checkpoint_ns, checkpoint_id)
 
     def _public(self, error: _core.CoreError) -> HoldfastError:
         place = describe(*self._place)

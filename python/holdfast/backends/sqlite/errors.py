@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from types import TracebackType
 from typing import Any
 
 from holdfast.errors import (
@@ -13,6 +12,7 @@ from holdfast.errors import (
     StoreFull,
     StoreTimeout,
     StoreUnavailable,
+    Translation,
 )
 
 # What SQLite says, for what to raise and the remedy. Python 3.10 gives no error codes.
@@ -70,27 +70,18 @@ _BY_MESSAGE: tuple[tuple[str, type[HoldfastError], str], ...] = (
 )
 
 
-class translate:
+class translate(Translation):
     """Raises SQLite's errors, in its block, as holdfast's, naming the database and the thread."""
 
     __slots__ = ("_name", "_request")
+    of = sqlite3.Error
 
     def __init__(self, name: str, request: Any) -> None:
         self._name = name
         self._request = request
 
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if isinstance(error, sqlite3.Error):
-            raise self._public(str(error)) from error
-
-    def _public(self, message: str) -> HoldfastError:
+    def _public(self, error: sqlite3.Error) -> HoldfastError:
+        message = str(error)
         thread_id = getattr(self._request, "thread_id", None)
         where = self._name if thread_id is None else f"{self._name}, thread {thread_id!r}"
         for text, kind, remedy in _BY_MESSAGE:
